@@ -1,0 +1,1 @@
+"""The operator's tools: publishing films and the demo."""

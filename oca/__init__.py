@@ -1,0 +1,1 @@
+"""The cache appliance: edge workers that send film bytes, a keeper that fetches and stores them."""

@@ -1,0 +1,1 @@
+"""What a cache decides, without clock, disk, socket or dice."""

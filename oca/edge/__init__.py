@@ -1,0 +1,1 @@
+"""The edge worker: one process that answers players."""

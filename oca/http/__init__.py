@@ -1,0 +1,1 @@
+"""HTTP as values: request heads, targets, ranges, preconditions, replies. No socket is known here."""

@@ -1,0 +1,1 @@
+"""Disks: the index, the devices and their files."""

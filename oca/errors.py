@@ -1,0 +1,69 @@
+"""Failures of the appliance: whose fault, and whether asking again can help.
+
+Raise a leaf, catch a family. Foreign errors (OSError, aiohttp, botocore, lmdb) are translated where they enter.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class OcaError(Exception):
+    """Everything the appliance raises on purpose."""
+
+
+class SettingsError(OcaError):
+    """The settings file can't be used. The operator's; asking again does not help."""
+
+
+class StoreError(OcaError):
+    """A device or the index did not do what was asked. Viewers are served from the ladder meanwhile."""
+
+
+class DeviceFull(StoreError):
+    """No room could be made: the block passes through without being kept."""
+
+
+class IndexUnusable(StoreError):
+    """The index can't be opened or is not ours."""
+
+
+class FetchReason(StrEnum):
+    """Why a fetch from a source failed: the closed label set of `oca_fetch_errors_total`."""
+
+    CONNECT = "connect"
+    TIMEOUT = "timeout"
+    STATUS = "status"
+    NOT_PARTIAL = "not_partial"
+    WRONG_RANGE = "wrong_range"
+    WRONG_SIZE = "wrong_size"
+    WRONG_VALIDATOR = "wrong_validator"
+    ENCODED = "encoded"
+    TRUNCATED = "truncated"
+    OVERLONG = "overlong"
+    REDIRECT = "redirect"
+    REFUSED = "refused"
+    LOOP = "loop"
+
+
+class SourceError(OcaError):
+    """A source did not give the bytes. The source's or the network's; another source or a later try may help."""
+
+    def __init__(self, reason: FetchReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class GenerationChanged(SourceError):
+    """The source now has other bytes under this name. What was begun with the old ones can't be finished from it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(FetchReason.WRONG_VALIDATOR, message)
+
+
+class NoSourceAnswered(OcaError):
+    """The whole ladder was climbed in vain, or the deadline passed. `status` is what a client is told: 502 or 504."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status

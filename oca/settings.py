@@ -1,0 +1,350 @@
+"""The settings of one appliance: one typed value, read once from TOML, checked whole, and never changed after.
+
+A misspelt key, a bad unit or overlapping devices stop the start; the message names the file, the line or key, what was
+read and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from oca.errors import SettingsError
+from oca.http.replies import EXPOSED
+
+_UNITS: Final = {"B": 1}
+for _power, _letter in enumerate("KMGTP", start=1):
+    _UNITS[f"{_letter}iB"] = 1024**_power
+    _UNITS[f"{_letter}B"] = 1000**_power
+_QUANTITY: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+_SPANS: Final = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
+_ID: Final = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
+
+
+class Bytes(int):
+    """A size, written as "2 TiB", "500 GB", "64 KiB" or a plain number of bytes."""
+
+
+class Seconds(float):
+    """A duration, written as "75 s", "250 ms", "2 min", "1 h", "7 d" or a plain number of seconds."""
+
+
+class Tier(StrEnum):
+    """What a device is made of, fastest first."""
+
+    NVME = "nvme"
+    SSD = "ssd"
+    HDD = "hdd"
+
+
+class Appliance(Struct, frozen=True, forbid_unknown_fields=True):
+    id: Annotated[str, Meta(pattern=_ID)]
+    """Names this box in Cache-Status, CDN-Loop, metrics and steering."""
+    state_dir: str = "/var/lib/oca"
+    """Index and run-time files. On a local disk; as durable as the cache should be."""
+
+
+class Listen(Struct, frozen=True, forbid_unknown_fields=True):
+    http: str = "0.0.0.0:8080"  # noqa: S104 - film bytes are for the world
+    """Film bytes. host:port; an IPv6 address stands in brackets."""
+    control: str = "127.0.0.1:9145"
+    """/metrics, /healthz, /readyz and the control API. Never a public address: it has no password."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Edge processes; default one per core."""
+
+
+class Origin(Struct, frozen=True, forbid_unknown_fields=True):
+    url: str
+    """s3://bucket/prefix, or http(s)://host/base."""
+    endpoint_url: str | None = None
+    """Of an S3 server that is not Amazon's. Else the ordinary boto3 ways (AWS_ENDPOINT_URL_S3 and so on)."""
+    region: str | None = None
+    redirect_hosts: tuple[str, ...] = ()
+    """Hosts (host or host:port) that a 302 of the origin may lead to, besides its own."""
+
+
+class Parent(Struct, frozen=True, forbid_unknown_fields=True):
+    url: str
+    """http(s)://host:port of an appliance that is asked before the origin."""
+
+
+class Device(Struct, frozen=True, forbid_unknown_fields=True):
+    path: str
+    """A folder on a mounted file system of its own."""
+    tier: Tier
+    capacity: Bytes
+    """What the cache may use of it."""
+
+
+class Http(Struct, frozen=True, forbid_unknown_fields=True):
+    max_connections: Annotated[int, Meta(ge=1)] = 20_000
+    """Per worker. Beyond it the newest connection is closed at once."""
+    max_header_bytes: Bytes = Bytes(16 * 1024)
+    max_header_fields: Annotated[int, Meta(ge=8, le=1000)] = 100
+    max_ranges: Annotated[int, Meta(ge=1, le=1000)] = 32
+    """Ranges in one request; more get 416."""
+    header_timeout: Seconds = Seconds(10)
+    """From the first byte of a request to the end of its head; then 408."""
+    idle_timeout: Seconds = Seconds(60)
+    """Between requests on one connection; then it is closed."""
+    min_send_rate: Bytes = Bytes(16 * 1024)
+    """Bytes per second that a client must take, measured over `min_send_window`; 0 switches it off."""
+    min_send_window: Seconds = Seconds(20)
+    drain_timeout: Seconds = Seconds(75)
+    """From SIGTERM to the end of the last response. systemd sends SIGKILL at TimeoutStopSec=90."""
+
+
+class CorsRules(Struct, frozen=True, forbid_unknown_fields=True):
+    allow_origins: tuple[str, ...] = ("*",)
+    """Pages that may read films: "*" or a list of origins such as "https://play.example"."""
+    expose_headers: str = EXPOSED
+    timing_allow_origin: str = "*"
+
+
+class Fetch(Struct, frozen=True, forbid_unknown_fields=True):
+    connect_timeout: Seconds = Seconds(3)
+    stall_timeout: Seconds = Seconds(10)
+    """Without a byte from a source; then the next try."""
+    total_deadline: Seconds = Seconds(60)
+    """For one block or one object's head, over all tries."""
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 4
+    retry_delay: Seconds = Seconds(0.1)
+    """Before the second try; doubled each time, with jitter."""
+    read_ahead_blocks: Annotated[int, Meta(ge=0, le=64)] = 4
+    """Blocks of 4 MiB kept in flight ahead of a sequential viewer."""
+    max_flights: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Blocks in flight at once; each holds 4 MiB of memory until it lies on disk."""
+
+
+class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
+    window: Seconds = Seconds(10)
+    min_calls: Annotated[int, Meta(ge=1)] = 10
+    """Fewer calls within the window never open the breaker."""
+    failure_ratio: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    """Above it the breaker opens."""
+    open_for: Seconds = Seconds(30)
+    """Then one probe is let through."""
+
+
+class Freshness(Struct, frozen=True, forbid_unknown_fields=True):
+    """Lifetimes of what comes without Cache-Control."""
+
+    film: Seconds = Seconds(365 * 86400)
+    """Film bytes are immutable by convention: a year."""
+    manifest: Seconds = Seconds(5)
+    manifest_suffixes: tuple[str, ...] = (".m3u8", ".mpd")
+    negative: Seconds = Seconds(10)
+    """404, 410 and 403 from the origin."""
+    stale_if_error: Seconds = Seconds(7 * 86400)
+    """How long past its time an object is still served while no source answers, unless the origin forbids it."""
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    appliance: Appliance
+    origin: Origin
+    device: tuple[Device, ...]
+    listen: Listen = Listen()
+    parents: tuple[Parent, ...] = ()
+    http: Http = Http()
+    cors: CorsRules = CorsRules()
+    fetch: Fetch = Fetch()
+    breaker: Breaker = Breaker()
+    freshness: Freshness = Freshness()
+
+
+def read_settings(path: str) -> Settings:
+    """Read and check the settings file. Raises `SettingsError`, whose message is written for the operator."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8 text") from error
+    return parse_settings(text, path)
+
+
+def parse_settings(text: str, path: str) -> Settings:
+    """Turn TOML into `Settings`. `path` stands in messages only."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    try:
+        settings = msgspec.convert(tree, Settings, dec_hook=_quantity)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explained(str(error), tree, text, path)) from error
+    _check(settings, text, path)
+    return settings
+
+
+def pack_settings(settings: Settings) -> bytes:
+    """For a child process; `unpack_settings` turns it back."""
+    return msgspec.msgpack.encode(
+        settings, enc_hook=lambda value: int(value) if isinstance(value, int) else float(value)
+    )
+
+
+def unpack_settings(packed: bytes) -> Settings:
+    return msgspec.msgpack.decode(packed, type=Settings, dec_hook=_quantity)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Split "host:port" or "[v6]:port". Raises ValueError."""
+    parts = urlsplit(f"//{address}")
+    if parts.port is None or not parts.hostname or parts.path or parts.username:
+        raise ValueError(f"{address!r} is not host:port")
+    return parts.hostname, parts.port
+
+
+def _quantity(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec gives whatever TOML held
+    if kind is Bytes:
+        return _bytes(value)
+    if kind is Seconds:
+        return _seconds(value)
+    raise NotImplementedError(kind)
+
+
+def _bytes(value: object) -> Bytes:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return Bytes(value)
+    found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if found is None or found[2] not in _UNITS:
+        raise ValueError('Expected a size such as "2 TiB", "500 GB" or a number of bytes')
+    return Bytes(float(found[1]) * _UNITS[found[2]])
+
+
+def _seconds(value: object) -> Seconds:
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return Seconds(value)
+    found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if found is None or found[2] not in _SPANS:
+        raise ValueError('Expected a duration such as "75 s", "250 ms", "2 min", "1 h" or a number of seconds')
+    return Seconds(float(found[1]) * _SPANS[found[2]])
+
+
+def _explained(message: str, tree: dict[str, Any], text: str, path: str) -> str:
+    """Add the line, the key and what was read to msgspec's message, which ends in " - at `$.a.b[0]`"."""
+    what, _, where = message.partition(" - at `$")
+    dotted = where.rstrip("`").lstrip(".")
+    unknown = re.search(r"contains unknown field `(.+)`", what)
+    keys = [key for key in re.split(r"\.|\[(\d+|\.\.\.)\]", dotted) if key]
+    if unknown:
+        keys.append(unknown[1])
+        allowed = _fields_of(keys[:-1])
+        what = f"unknown key {unknown[1]!r}" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
+    if what.startswith("Invalid enum value"):
+        what = "not one of the allowed values: " + ", ".join(Tier)
+    shown = ".".join(key for key in keys if not key.isdigit() and key != "...")
+    line = _line_of(keys, text)
+    at = f"{path}: line {line}: " if line else f"{path}: "
+    value = _value_at(keys, tree)
+    read = "" if unknown or value is None or isinstance(value, dict | list) else f"; read {value!r}"
+    return f"{at}{shown}: {what}{read}" if shown else f"{at}{what}{read}"
+
+
+def _fields_of(keys: list[str]) -> list[str]:
+    kind: Any = Settings
+    for key in keys:
+        if key.isdigit() or key == "...":
+            continue
+        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == key), None)
+        while kind is not None and not (isinstance(kind, type) and issubclass(kind, Struct)):
+            kind = getattr(kind, "__args__", (None,))[0]
+        if kind is None:
+            return []
+    return [f.name for f in msgspec.structs.fields(kind)]
+
+
+def _value_at(keys: list[str], tree: object) -> object:
+    for key in keys:
+        if isinstance(tree, dict):
+            tree = tree.get(key)
+        elif isinstance(tree, list) and key.isdigit() and int(key) < len(tree):
+            tree = tree[int(key)]
+        else:
+            return None
+    return tree
+
+
+def _line_of(keys: list[str], text: str) -> int | None:
+    """The line where the last named key stands, found by reading tables and keys as a person would. None if unsure."""
+    names = [key for key in keys if not key.isdigit() and key != "..."]
+    index = next((int(key) for key in keys if key.isdigit()), 0)
+    if not names:
+        return None
+    table = ""
+    seen = -1
+    header_line = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        stripped = line.split("#")[0].strip()
+        if stripped.startswith("["):
+            table = stripped.strip("[]").strip()
+            if table == names[0]:
+                seen += 1
+                if seen == index:
+                    header_line = number
+        elif len(names) > 1 and table == names[0] and seen == index:
+            if re.match(rf"[\"']?{re.escape(names[1])}[\"']?\s*[.=]", stripped):
+                return number
+        elif not table and re.match(rf"[\"']?{re.escape(names[0])}[\"']?\s*[.=]", stripped):
+            return number
+    return header_line
+
+
+def _check(settings: Settings, text: str, path: str) -> None:
+    """What types can't say."""
+
+    def refuse(keys: list[str], sentence: str) -> SettingsError:
+        line = _line_of(keys, text)
+        at = f"{path}: line {line}: " if line else f"{path}: "
+        return SettingsError(f"{at}{'.'.join(key for key in keys if not key.isdigit())}: {sentence}")
+
+    for name in ("http", "control"):
+        address: str = getattr(settings.listen, name)
+        try:
+            host_and_port(address)
+        except ValueError as error:
+            raise refuse(["listen", name], f'{error}; allowed: "0.0.0.0:8080" or "[::]:8080"') from error
+    origin = urlsplit(settings.origin.url)
+    if origin.scheme not in ("s3", "http", "https") or not origin.hostname:
+        raise refuse(
+            ["origin", "url"],
+            f"read {settings.origin.url!r}; allowed: s3://bucket/prefix, http://host/base or https://host/base",
+        )
+    for number, parent in enumerate(settings.parents):
+        parts = urlsplit(parent.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise refuse(["parents", str(number), "url"], f"read {parent.url!r}; allowed: http(s)://host:port")
+    if not settings.device:
+        raise refuse(["device"], "at least one [[device]] is needed: a cache without a disk keeps nothing")
+    folders: list[PurePosixPath] = []
+    for number, device in enumerate(settings.device):
+        if not device.path.startswith("/"):
+            raise refuse(["device", str(number), "path"], f"read {device.path!r}; allowed: an absolute path")
+        folder = PurePosixPath(os.path.normpath(device.path))
+        for other in folders:
+            if folder == other or folder in other.parents or other in folder.parents:
+                raise refuse(
+                    ["device", str(number), "path"],
+                    f"{device.path} and {other} overlap; allowed: folders of which none holds another",
+                )
+        folders.append(folder)
+        if device.capacity < 64 * 1024 * 1024:
+            raise refuse(
+                ["device", str(number), "capacity"],
+                f"read {int(device.capacity)} bytes; allowed: 64 MiB and more (one extent)",
+            )
+    if settings.http.max_header_bytes < 1024:
+        raise refuse(
+            ["http", "max_header_bytes"], f"read {int(settings.http.max_header_bytes)}; allowed: 1 KiB and more"
+        )
+    if not settings.appliance.state_dir.startswith("/"):
+        raise refuse(["appliance", "state_dir"], f"read {settings.appliance.state_dir!r}; allowed: an absolute path")

@@ -53,7 +53,7 @@ class Appliance(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Listen(Struct, frozen=True, forbid_unknown_fields=True):
-    http: str = "0.0.0.0:8080"  # noqa: S104 - film bytes are for the world
+    http: str = "0.0.0.0:8080"
     """Film bytes. host:port; an IPv6 address stands in brackets."""
     control: str = "127.0.0.1:9145"
     """/metrics, /healthz, /readyz and the control API. Never a public address: it has no password."""

@@ -1,6 +1,6 @@
 """What a source's answer to a ranged fetch is worth. A pure function of the answer's head.
 
-Nearly every cache that ever corrupted a film trusted a 206 (nginx #1065 and #1611, ATS #8481, plug #845). So all of this
+Caches that corrupted a film trusted a 206 (nginx #1065 and #1611, ATS #8481, plug #845). So all of this
 must hold of a 206, or nothing of it is used: the wanted start, the right end, one complete length, the same strong
 validator as the bytes held already, identity coding, and a body of exactly that length.
 """

@@ -1,0 +1,111 @@
+"""oca-admin: the operator's commands. Argv in, exit code out."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from admin.bucket import Bucket
+from admin.errors import AdminError, UsageError
+from admin.progress import watcher
+from admin.publish.publication import Order, publish
+from admin.publish.renditions import HEIGHTS
+from admin.publish.workshop import default_work_dir
+from wire.catalog import TITLE_ID_RULE, title_folder
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 an argument can't be used; 3 the video can't be used; 4 the bucket can't be used (not there,"
+    " refused, no answer, no conditional writes); 5 the title is taken; 6 this machine lacks something (ffmpeg, disk"
+    " space); 130 interrupted."
+)
+
+app = typer.Typer(
+    help="The operator's tools of an open, self-hosted Open Connect.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.callback()
+def commands() -> None:
+    """The operator's tools of an open, self-hosted Open Connect."""
+
+
+@app.command(name="publish", epilog=EXIT_CODES)
+def publish_command(
+    *,
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="The film: MP4, MOV, Matroska, MPEG-TS, AVI, MXF, ...")
+    ],
+    title: Annotated[str, typer.Option(metavar="ID", help=f"The title's id: {TITLE_ID_RULE}.")],
+    to: Annotated[str, typer.Option(metavar="S3_URL", help="Where appliances fetch from: s3://bucket/prefix.")],
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The store, if it is not AWS (or AWS_ENDPOINT_URL in the environment)."),
+    ] = None,
+    heights: Annotated[
+        str, typer.Option(help="The steps of the ladder; those larger than the film are left out.")
+    ] = ",".join(map(str, HEIGHTS)),
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where renditions are made; a killed run is continued there. Default: ~/.cache/oca-admin."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Publish a title that is published already anew.")] = False,
+) -> None:
+    """Encode a film, upload it, and enter it in the catalogue.
+
+    Makes H.264 and AAC in 4 s CMAF segments under HLS and DASH manifests. A run that was interrupted, even by kill -9,
+    is continued by giving the same command again: finished renditions are not encoded again, uploaded files not sent
+    again. Players see the film when all of it is there, and not before.
+
+    With --replace, viewers who watch finish on the segments they began with (those are kept, in folders named by their
+    content); whoever starts later gets the new ones.
+    """
+    with reported("publish"):
+        order = Order(video, title, _numbers(heights), work_dir or default_work_dir(), is_replacement=replace)
+        watching = watcher()
+        publish(order, Bucket(to, endpoint_url), watching)
+        watching.say(f"published: {to.rstrip('/')}{title_folder(title)}/master.m3u8 (HLS), manifest.mpd (DASH)")
+
+
+@contextmanager
+def reported(command: str) -> Iterator[None]:
+    """Say in one line why the command failed, and exit with the code of that failure."""
+    try:
+        yield
+    except AdminError as error:
+        _leave(f"oca-admin {command}: {' '.join(str(error).split())}", error.exit_code)
+    except KeyboardInterrupt:
+        _leave(f"oca-admin {command}: interrupted; the same command continues it", 130)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"heights {text!r} are no numbers; allowed: such as 240,360,720") from error
+
+
+def _leave(line: str, code: int) -> NoReturn:
+    sys.stderr.write(line + "\n")
+    raise typer.Exit(code)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The console script."""
+    # What Ctrl-C does, a service manager's TERM does too: children are ended and temporary files removed.
+    signal.signal(signal.SIGTERM, _interrupt)
+    app()
+
+
+if __name__ == "__main__":
+    main()

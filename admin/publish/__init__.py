@@ -1,0 +1,1 @@
+"""Publishing a film: probe, encode, package, upload, enter in the catalogue."""

@@ -1,0 +1,236 @@
+"""ffmpeg: found, asked about a file, and run to encode one rendition.
+
+The video is opened with a whitelist of formats and protocols, by its `file:` name: no file name is taken for an option
+or a URL, and no file can make ffmpeg open another one or call a host.
+"""
+
+import importlib
+import importlib.util
+import os
+import re
+import select
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from admin.errors import InputError, MachineError
+from admin.processes import end, tethered
+from admin.publish.manifests import INIT
+from admin.publish.renditions import AUDIO_BPS, AUDIO_CHANNELS, AUDIO_HERTZ, AudioPlan, Plan, VideoPlan
+from admin.publish.source import FORMATS, Source, has_video, read_source
+
+SEGMENT_SECONDS: Final = 4
+
+_ASK_DEADLINE: Final = 60.0
+# An encode may take hours, but its progress never stands still this long, even on a network disk.
+_STALL_DEADLINE: Final = 180.0
+_QUIET: Final = ("-hide_banner", "-nostdin")
+# Sentences that end every failure and explain none.
+_HOLLOW: Final = re.compile(
+    r"^(Conversion failed!|Error opening (in|out)put files?\b.*|Nothing was written into output.*)$"
+)
+_PREFIX: Final = re.compile(r"^(\[[^\]]+\] )+")
+
+
+@dataclass(frozen=True)
+class Ffmpeg:
+    """An ffmpeg that has the encoders we need. `version` tells builds apart: two may encode to different bytes."""
+
+    path: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video file, and what it is."""
+
+    path: Path
+    source: Source
+
+
+def find_ffmpeg() -> Ffmpeg:
+    """The ffmpeg on PATH if it can encode H.264 and AAC, else that of the package imageio-ffmpeg."""
+    on_path = shutil.which("ffmpeg")
+    for path in (on_path, _bundled()):
+        if path and (found := _usable(path)):
+            return found
+    why = f"{on_path} lacks libx264 or aac" if on_path else "there is none on PATH"
+    raise MachineError(f"no usable ffmpeg: {why}; install ffmpeg, or: pip install 'open-oca[encode]'")
+
+
+def probe(ffmpeg: Ffmpeg, video: Path) -> Film:
+    """The film in this file. Raises InputError naming what is wrong with it."""
+    _require_readable(video)
+    look = ("-map", "0:V:0", "-frames:v", "1", "-vf", "showinfo=checksum=0", "-f", "null", "-")
+    try:
+        asked = subprocess.run(
+            tethered([ffmpeg.path, *_QUIET, "-loglevel", "repeat+info", *_opened(video), *look]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASK_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{video}: ffmpeg could not say within {_ASK_DEADLINE:.0f} s what this file is") from error
+    banner = asked.stderr.decode(errors="replace")
+    source = read_source(banner)
+    if asked.returncode == 0 and source is not None:
+        return Film(video, source)
+    if "Input #0" not in banner:
+        raise InputError(f"{video}: not a video ({_reason(banner)}); allowed: {', '.join(FORMATS)}")
+    if not has_video(banner):
+        raise InputError(f"{video}: no video stream in it; a film needs one (sound is optional)")
+    raise InputError(f"{video}: its first picture can't be decoded ({_reason(banner)})")
+
+
+def encoding(source: Source, plan: Plan) -> tuple[str, ...]:
+    """ffmpeg's arguments for one rendition, between the input and the output.
+
+    Every video rendition gets the same constant frame rate from time 0 on, and a keyframe at the first frame of each
+    fourth second and nowhere else: so segments are aligned across renditions without being told of each other.
+    """
+    match plan:
+        case VideoPlan():
+            pictures = (
+                "bwdif=mode=send_frame:deint=interlaced"
+                f",fps={source.rate}:start_time=0,scale={plan.width}:{plan.height}:flags=bicubic,setsar=1,format=yuv420p"
+            )
+            return (
+                *("-map", "0:V:0", "-vf", pictures, "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high"),
+                *("-crf", "22", "-maxrate", str(plan.peak_bps), "-bufsize", str(2 * plan.peak_bps)),
+                # Without sync-lookahead=0, a rate cap and threads gave other bytes in 7 of 30 runs (0 of 30 with it):
+                # a film published twice would not be known as the same.
+                *("-x264-params", "keyint=infinite:scenecut=0:open-gop=0:sync-lookahead=0", "-forced-idr", "1"),
+                *("-force_key_frames", f"expr:gte(t,n_forced*{SEGMENT_SECONDS})"),
+            )
+        case AudioPlan():
+            # async fills gaps with silence, first_pts=0 starts with the picture: sound and lips stay together.
+            sound = f"aresample={AUDIO_HERTZ}:async=1:first_pts=0"
+            return (
+                *("-map", f"0:a:{plan.track.index}", "-af", sound, "-ac", str(AUDIO_CHANNELS)),
+                *("-c:a", "aac", "-b:a", str(AUDIO_BPS)),
+            )
+
+
+def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Callable[[float], None]) -> None:
+    """Write the rendition's initialisation and media segments into `folder`.
+
+    `on_progress` is told how many seconds of film are done. Raises InputError when ffmpeg can't make it from this file,
+    MachineError when this machine is in the way.
+    """
+    # The manifest that ffmpeg writes beside the segments is not used (manifests.py says why).
+    command = [
+        *(ffmpeg.path, *_QUIET, "-y", "-loglevel", "error", "-progress", "pipe:1", "-nostats"),
+        *_opened(film.path),
+        *encoding(film.source, plan),
+        *("-map_metadata", "-1", "-map_chapters", "-1", "-f", "dash", "-seg_duration", str(SEGMENT_SECONDS)),
+        *("-format_options", "movflags=+cmaf", "-init_seg_name", INIT, "-media_seg_name", "seg-$Number%05d$.m4s"),
+        str(folder / "ffmpeg.mpd"),
+    ]
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            tethered(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
+        )
+        try:
+            assert process.stdout is not None
+            _follow(process.stdout, on_progress, plan.name)
+            code = process.wait(_ASK_DEADLINE)
+        except subprocess.TimeoutExpired as error:
+            raise MachineError(f"ffmpeg made {plan.name} but did not end within {_ASK_DEADLINE:.0f} s") from error
+        finally:
+            end(process, patience=0)
+            if process.stdout is not None:
+                process.stdout.close()
+        complaints.seek(0)
+        said = complaints.read(1 << 20).decode(errors="replace")
+    if "No space left on device" in said:
+        raise MachineError(f"no space left on the disk of {folder.parent}; free some, or choose another --work-dir")
+    if code < 0:
+        raise MachineError(f"ffmpeg was ended by signal {-code} while it made {plan.name}")
+    if code != 0 or not (folder / INIT).exists():
+        raise InputError(f"{film.path}: ffmpeg could not make {plan.name} from it ({_reason(said)})")
+
+
+def _follow(report: IO[bytes], on_progress: Callable[[float], None], name: str) -> None:
+    """Read ffmpeg's -progress lines to their end. Raises MachineError when it stands still."""
+    pending, last, moved_at = b"", b"", time.monotonic()
+    while True:
+        ready, _, _ = select.select([report], [], [], max(0.0, moved_at + _STALL_DEADLINE - time.monotonic()))
+        if not ready:
+            raise MachineError(f"ffmpeg stood still for {_STALL_DEADLINE:.0f} s while it made {name}")
+        received = os.read(report.fileno(), 65536)
+        if not received:
+            return
+        *lines, pending = (pending + received).split(b"\n")
+        for line in lines:
+            key, _, value = line.partition(b"=")
+            # It repeats itself twice a second; only a new value is progress.
+            if key == b"out_time_us" and value != last and value.strip().isdigit():
+                last, moved_at = value, time.monotonic()
+                on_progress(int(value) / 1e6)
+
+
+def _opened(video: Path) -> Sequence[str]:
+    formats = ",".join(FORMATS.values())
+    return ("-protocol_whitelist", "file,pipe", "-format_whitelist", formats, "-i", f"file:{video.absolute()}")
+
+
+def _require_readable(video: Path) -> None:
+    try:
+        found = video.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{video}: not a regular file; a film is read several times, so it must be one")
+        if found.st_size == 0:
+            raise InputError(f"{video}: the file is empty")
+        with video.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{video}: can't be read ({why.lower()})") from error
+
+
+def _usable(path: str) -> Ffmpeg | None:
+    try:
+        asked = subprocess.run(
+            tethered([path, *_QUIET, "-encoders"]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASK_DEADLINE,
+            check=False,
+        )
+        version = subprocess.run(
+            tethered([path, "-version"]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASK_DEADLINE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    has = {words[1] for line in asked.stdout.decode(errors="replace").splitlines() if len(words := line.split()) > 1}
+    if not {"libx264", "aac"} <= has:
+        return None
+    return Ffmpeg(path, version.stdout.decode(errors="replace").partition("\n")[0])
+
+
+def _bundled() -> str | None:
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        return None
+    try:
+        return str(importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe())
+    except RuntimeError:  # its wheel for this platform carries no binary
+        return None
+
+
+def _reason(said: str) -> str:
+    """The most telling of ffmpeg's last words."""
+    lines = [_PREFIX.sub("", line).strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if not _HOLLOW.match(line)]
+    reason = (telling or lines or ["no reason given"])[-1]
+    return reason[:200]

@@ -1,0 +1,344 @@
+"""Publishing one film, step by step; each step can be killed and done again.
+
+What is written, and in which order: first the renditions, each in a folder whose name carries a digest of its bytes (so
+what a cache keeps for ever is never overwritten), then their numbers, then the two manifests, and last the title's
+document in the catalogue. Until the manifests are there, no player and no planner can see any of it.
+
+Manifests and the title's document are written only if they are still as they were when this run began: of two runs that
+publish one title, the second to finish stops and says so.
+"""
+
+import datetime as dt
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from admin.bucket import UPLOADS_AT_ONCE, Bucket, Upload
+from admin.errors import ConditionFailed, InputError, MachineError, StoreError, StoreRefused, TitleTaken, UsageError
+from admin.progress import Step, Watcher
+from admin.publish.encoder import Ffmpeg, Film, encode, find_ffmpeg, probe
+from admin.publish.manifests import DASH, HLS, dash_manifest, hls_master
+from admin.publish.numbers import claimed, settled
+from admin.publish.renditions import AUDIO_CHANNELS, PEAK_BPS, AudioPlan, Plan, planned
+from admin.publish.workshop import DASH_TYPE, HLS_TYPE, Finished, Workshop
+from wire.catalog import (
+    NUMBERS_PATH,
+    TITLE_ID_RULE,
+    CatalogObject,
+    Rendition,
+    RenditionNumbers,
+    Title,
+    is_title_id,
+    read_numbers,
+    read_title,
+    title_folder,
+    title_path,
+)
+from wire.codec import WireError
+from wire.codec import encode as encode_message
+
+FOR_EVER: Final = "public, max-age=31536000, immutable"
+#: Short, so that a film published anew is seen at once; stale ones are right as well (their segments stay), and better
+#: than none when the origin is away.
+BRIEFLY: Final = "public, max-age=5, stale-while-revalidate=30, stale-if-error=604800"
+_NEVER: Final = "no-cache"
+_JSON: Final = "application/json"
+
+# A file may end a little before its header says; one that breaks off ends much before.
+_MISSING_SECONDS: Final = 1.0
+_MISSING_SHARE: Final = 0.005
+# Publishers meet for milliseconds, a few at a time; far beyond this, something else is wrong.
+_CLAIM_DEADLINE: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the operator asked for. `is_replacement`: the title may be published already."""
+
+    video: Path
+    title: str
+    heights: tuple[int, ...]
+    work_dir: Path
+    is_replacement: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the title stood in the bucket when this run began: ETags, None for what was not there."""
+
+    title: Title | None
+    etags: dict[str, str | None]
+
+
+def publish(order: Order, bucket: Bucket, watcher: Watcher) -> Title:
+    """Publish the film and return its entry in the catalogue. Raises AdminError; then no player sees any of it."""
+    _require_sense(order)
+    ffmpeg = find_ffmpeg()
+    with watcher.step("probe", None) as step:
+        film = probe(ffmpeg, order.video)
+        plans = planned(film.source, order.heights)
+        step.note(_description(film))
+    with watcher.step("bucket", None) as step:
+        bucket.require_usable()
+        bucket.require_conditional_writes()
+        standing = _standing(order.title, bucket)
+        step.note(bucket.url)
+    with Workshop(order.work_dir, order.title, ffmpeg, film, plans) as workshop:
+        if standing.title and not order.is_replacement:
+            return _resumed_at_the_end(standing.title, plans, workshop, bucket)
+        made = _encode_all(ffmpeg, film, plans, workshop, watcher)
+        with watcher.step("upload", sum(rendition.size_bytes for rendition in made)) as step:
+            _upload_all(order.title, made, bucket, step)
+        with watcher.step("catalogue", None) as step:
+            title = _enter(order.title, made, standing, bucket)
+            step.note(f"renditions {', '.join(str(rendition.number) for rendition in title.renditions)}")
+        workshop.discard()
+    return title
+
+
+def _require_sense(order: Order) -> None:
+    if not is_title_id(order.title):
+        raise UsageError(f"title {order.title!r} can't be used; allowed: {TITLE_ID_RULE}")
+    if not order.heights or not set(order.heights) <= PEAK_BPS.keys():
+        asked = ",".join(map(str, order.heights))
+        raise UsageError(f"heights {asked!r} can't be used; allowed: any of {', '.join(map(str, PEAK_BPS))}")
+
+
+def _standing(title: str, bucket: Bucket) -> Standing:
+    document = bucket.read(title_path(title))
+    etags = {path: bucket.etag(path) for path in (_manifest_path(title, HLS), _manifest_path(title, DASH))}
+    if document is None:
+        return Standing(None, etags | {title_path(title): None})
+    try:
+        return Standing(read_title(document.body), etags | {title_path(title): document.etag})
+    except WireError as error:
+        raise StoreRefused(f"{bucket.url}{title_path(title)}: {error}") from error
+
+
+def _resumed_at_the_end(published: Title, plans: tuple[Plan, ...], workshop: Workshop, bucket: Bucket) -> Title:
+    """The title, if it was published by the run that this one continues, killed before it could clear up."""
+    made = [workshop.finished(plan) for plan in plans]
+    folders = [_folder(published.title, rendition) for rendition in made if rendition]
+    if len(folders) != len(plans) or sorted(folders) != sorted(map(_folder_of, published.renditions)):
+        workshop.discard_if_empty()
+        raise TitleTaken(
+            f"{published.title} is published already ({published.published_at:%Y-%m-%d %H:%M} UTC);"
+            " choose another --title, or --replace it"
+        )
+    _change_numbers(bucket, lambda numbers: settled(numbers, folders))
+    workshop.discard()
+    return published
+
+
+def _encode_all(
+    ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...], workshop: Workshop, watcher: Watcher
+) -> tuple[Finished, ...]:
+    made: list[Finished] = []
+    for plan in plans:
+        with watcher.step(f"encode {plan.name}", film.source.duration) as step:
+            rendition = workshop.finished(plan)
+            if rendition:
+                step.note(f"made before, {_size(rendition.size_bytes)}")
+            else:
+                making = workshop.begin()
+                encode(ffmpeg, film, plan, making, step.reach)
+                rendition = workshop.finish(plan, making)
+                step.note(f"{_shape(plan)}{len(rendition.encoded.pieces)} segments, {_size(rendition.size_bytes)}")
+        made.append(rendition)
+        if not isinstance(plan, AudioPlan):
+            _require_not_broken_off(film, made)
+    _require_aligned(made)
+    return tuple(made)
+
+
+def _require_not_broken_off(film: Film, made: list[Finished]) -> None:
+    said, found = film.source.duration, max(rendition.ends_at for rendition in made)
+    if said is not None and found < said - max(_MISSING_SECONDS, said * _MISSING_SHARE):
+        raise InputError(
+            f"{film.path}: breaks off at {found:.1f} s of {said:.1f} s: truncated or damaged; a film must be whole"
+        )
+
+
+def _require_aligned(made: list[Finished]) -> None:
+    videos = [rendition for rendition in made if not isinstance(rendition.plan, AudioPlan)]
+    for video in videos[1:]:
+        if [piece.timing for piece in video.encoded.pieces] != [piece.timing for piece in videos[0].encoded.pieces]:
+            raise MachineError(f"ffmpeg cut {video.plan.name} otherwise than {videos[0].plan.name}")
+
+
+def _upload_all(title: str, made: tuple[Finished, ...], bucket: Bucket, step: Step) -> None:
+    """Write every rendition's files that are not there yet with the same size and checksum."""
+    total = sum(rendition.size_bytes for rendition in made)
+    lock = Lock()
+    done = kept = 0
+
+    def upload(rendition: Finished, place: int, sizes: dict[str, int]) -> None:
+        nonlocal done, kept
+        file = rendition.files[place]
+        path = f"{_folder(title, rendition)}/{file.name}"
+        is_there = sizes.get(path) == file.size_bytes and bucket.sha256(path) == file.sha256
+        if not is_there:
+            entry = Upload(path, _read(rendition.path / file.name), file.content_type, FOR_EVER)
+            if entry.sha256 != file.sha256:
+                raise MachineError(f"{rendition.path / file.name} changed while we worked; run again to make it anew")
+            bucket.put(entry)
+        with lock:
+            done += file.size_bytes
+            kept += is_there
+            step.reach(done)
+            step.note(f"{_size(done)} of {_size(total)}" + (f", {kept} files were there" if kept else ""))
+
+    with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+        pending = [
+            pool.submit(upload, rendition, place, sizes)
+            for rendition in made
+            for sizes in [bucket.sizes(_folder(title, rendition))]
+            for place in range(len(rendition.files))
+        ]
+        try:
+            wait(pending, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    for future in pending:
+        if not future.cancelled():
+            future.result()
+
+
+def _enter(title: str, made: tuple[Finished, ...], standing: Standing, bucket: Bucket) -> Title:
+    """Number the renditions, write the manifests and, last, the catalogue's document."""
+    folders = {rendition.folder: _folder(title, rendition) for rendition in made}
+    held = {_folder_of(old): old.number for old in standing.title.renditions} if standing.title else {}
+    given: dict[str, int] = {}
+
+    def claim(numbers: RenditionNumbers) -> RenditionNumbers:
+        nonlocal given
+        numbers, given = claimed(numbers, folders.values(), held)
+        return numbers
+
+    _change_numbers(bucket, claim)
+    encoded = tuple(rendition.encoded for rendition in made)
+    manifests = (
+        Upload(_manifest_path(title, DASH), dash_manifest(encoded).encode(), DASH_TYPE, BRIEFLY),
+        Upload(_manifest_path(title, HLS), hls_master(encoded).encode(), HLS_TYPE, BRIEFLY),
+    )
+    entry = Title(
+        title=title,
+        published_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
+        duration=max(rendition.ends_at for rendition in made),
+        manifests=tuple(
+            CatalogObject(manifest.path, len(manifest.body), manifest.sha256, manifest.content_type)
+            for manifest in manifests
+        ),
+        renditions=tuple(_rendition(title, rendition, given[folders[rendition.folder]]) for rendition in made),
+    )
+    for manifest in manifests:
+        _write_if_unchanged(manifest, standing, bucket, title)
+    document = Upload(title_path(title), encode_message(entry), _JSON, _NEVER)
+    _write_if_unchanged(document, standing, bucket, title)
+    _change_numbers(bucket, lambda numbers: settled(numbers, folders.values()))
+    return entry
+
+
+def _write_if_unchanged(upload: Upload, standing: Standing, bucket: Bucket, title: str) -> None:
+    etag = standing.etags[upload.path]
+    try:
+        if etag is None:
+            bucket.create(upload)
+        else:
+            bucket.replace(upload, etag)
+    except ConditionFailed as error:
+        # A write that was repeated because its answer was lost meets itself.
+        if bucket.sha256(upload.path) != upload.sha256:
+            raise TitleTaken(
+                f"{title} was published by another run meanwhile; run again with --replace if yours counts"
+            ) from error
+
+
+def _change_numbers(bucket: Bucket, change: Callable[[RenditionNumbers], RenditionNumbers]) -> None:
+    """Change the document of rendition numbers, however many publishers do so at once."""
+    until = time.monotonic() + _CLAIM_DEADLINE
+    while True:
+        stored = bucket.read(NUMBERS_PATH)
+        try:
+            numbers = read_numbers(stored.body) if stored else RenditionNumbers()
+        except WireError as error:
+            raise StoreRefused(f"{bucket.url}{NUMBERS_PATH}: {error}") from error
+        changed = change(numbers)
+        if changed == numbers:
+            return
+        upload = Upload(NUMBERS_PATH, encode_message(changed), _JSON, _NEVER)
+        try:
+            if stored:
+                bucket.replace(upload, stored.etag)
+            else:
+                bucket.create(upload)
+        except ConditionFailed as error:
+            if time.monotonic() > until:
+                raise StoreError(
+                    f"{bucket.url}{NUMBERS_PATH}: changed by others for {_CLAIM_DEADLINE:.0f} s"
+                ) from error
+            time.sleep(random.uniform(0.01, 0.2))
+        else:
+            return
+
+
+def _rendition(title: str, made: Finished, number: int) -> Rendition:
+    encoded = made.encoded
+    return Rendition(
+        number=number,
+        name=made.plan.name,
+        kind=made.plan.kind,
+        codecs=encoded.codecs,
+        bandwidth_bps=encoded.peak_bps,
+        average_bps=encoded.average_bps,
+        size_bytes=made.size_bytes,
+        duration=float(encoded.duration),
+        objects=tuple(
+            CatalogObject(f"{_folder(title, made)}/{file.name}", file.size_bytes, file.sha256, file.content_type)
+            for file in made.files
+        ),
+        width=encoded.width,
+        height=encoded.height,
+        frame_rate=str(encoded.frame_rate) if encoded.frame_rate else None,
+        language=encoded.language,
+        channels=AUDIO_CHANNELS if isinstance(made.plan, AudioPlan) else None,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MachineError(f"{path} can't be read ({error.strerror}); run again to make it anew") from error
+
+
+def _folder(title: str, made: Finished) -> str:
+    return f"{title_folder(title)}/{made.folder}"
+
+
+def _folder_of(rendition: Rendition) -> str:
+    return rendition.objects[0].path.rpartition("/")[0]
+
+
+def _manifest_path(title: str, name: str) -> str:
+    return f"{title_folder(title)}/{name}"
+
+
+def _description(film: Film) -> str:
+    source = film.source
+    length = f"{source.duration:.1f} s" if source.duration else "of unknown length"
+    tracks = {0: "no sound", 1: "1 audio track"}.get(len(source.tracks), f"{len(source.tracks)} audio tracks")
+    return f"{source.width}x{source.height}, {float(source.rate):.5g} pictures/s, {length}, {tracks}"
+
+
+def _shape(plan: Plan) -> str:
+    return "" if isinstance(plan, AudioPlan) else f"{plan.width}x{plan.height}, "
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"

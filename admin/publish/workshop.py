@@ -1,0 +1,220 @@
+"""The folder on this machine where renditions are made, and found again by a run that continues another.
+
+    <work dir>/<title>-<digest of file, plans and ffmpeg>/
+        lock                    held by the run that works here
+        making-<letters>/       the rendition under way; thrown away by the next run
+        <name>/                 a finished rendition: segments, playlist and record.json, moved here whole
+
+A finished rendition is used again only if every file still has the checksum in its record: a folder that a power cut
+left half-written is made anew.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+import msgspec
+from msgspec import Struct
+
+from admin.errors import InputError, MachineError, TitleTaken
+from admin.publish.boxes import BoxError, Timing, segment_timing, video_codec
+from admin.publish.encoder import SEGMENT_SECONDS, Ffmpeg, Film, encoding
+from admin.publish.manifests import INIT, PLAYLIST, Encoded, Piece, hls_playlist, segment_name
+from admin.publish.renditions import AudioPlan, Plan, VideoPlan
+
+HLS_TYPE: Final = "application/vnd.apple.mpegurl"
+DASH_TYPE: Final = "application/dash+xml"
+
+# AAC-LC, the only profile we encode (RFC 6381, ISO/IEC 14496-3 object type 2).
+_AUDIO_CODEC: Final = "mp4a.40.2"
+_RECORD: Final = "record.json"
+_DIGEST_LETTERS: Final = 16
+
+
+class File(Struct, frozen=True):
+    """One file of a finished rendition."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    content_type: str
+
+
+class Record(Struct, frozen=True):
+    """What is to be known of a finished rendition; `timings` are (start, duration, timescale) of each segment."""
+
+    codecs: str
+    files: tuple[File, ...]
+    timings: tuple[tuple[int, int, int], ...]
+
+
+class Finished:
+    """A rendition that is made. `folder` is its name at the origin: it carries a digest of every byte in it."""
+
+    def __init__(self, plan: Plan, path: Path, record: Record, rate: Fraction) -> None:
+        self.plan = plan
+        self.path = path
+        self.files = record.files
+        digest = hashlib.sha256()
+        for file in record.files:
+            digest.update(f"{file.name} {file.sha256}\n".encode())
+        self.folder = f"{plan.name}.{digest.hexdigest()[:_DIGEST_LETTERS]}"
+        sizes = {file.name: file.size_bytes for file in record.files}
+        self.size_bytes = sum(sizes.values())
+        self.encoded = Encoded(
+            name=plan.name,
+            kind=plan.kind,
+            folder=self.folder,
+            codecs=record.codecs,
+            pieces=tuple(
+                Piece(Timing(start, duration, timescale, starts_clean=True), sizes[segment_name(number)])
+                for number, (start, duration, timescale) in enumerate(record.timings, start=1)
+            ),
+            width=plan.width if isinstance(plan, VideoPlan) else None,
+            height=plan.height if isinstance(plan, VideoPlan) else None,
+            frame_rate=rate if isinstance(plan, VideoPlan) else None,
+            language=plan.track.language if isinstance(plan, AudioPlan) else None,
+        )
+
+    @property
+    def ends_at(self) -> float:
+        """The moment of the film, in seconds, where the last segment ends."""
+        last = self.encoded.pieces[-1].timing
+        return (last.start + last.duration) / last.timescale
+
+
+class Workshop:
+    """The work folder of one job, for one run at a time. A context manager: inside, the folder is locked."""
+
+    def __init__(self, work_dir: Path, title: str, ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...]) -> None:
+        self._film = film
+        self.path = work_dir / f"{title}-{_job_digest(ffmpeg, film, plans)}"
+        self._lock: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / "lock").open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise TitleTaken(
+                f"another run on this machine is publishing this film (it works in {self.path})"
+            ) from error
+        except OSError as error:
+            raise MachineError(f"the work dir {self.path} can't be used ({error.strerror}): see --work-dir") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._lock is not None
+        if isinstance(error, InputError):
+            self.discard()  # This file will never be published.
+        self._lock.close()
+
+    def finished(self, plan: Plan) -> Finished | None:
+        """The rendition that an earlier run finished; None when there is none, or it is not whole."""
+        path = self.path / plan.name
+        try:
+            record = msgspec.json.decode((path / _RECORD).read_bytes(), type=Record)
+            for file in record.files:
+                if _sha256(path / file.name) != file.sha256:
+                    return None
+        except (OSError, msgspec.DecodeError):
+            return None
+        return Finished(plan, path, record, self._film.source.rate)
+
+    def begin(self) -> Path:
+        """An empty folder to make a rendition in."""
+        try:
+            for leftover in self.path.glob("making-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            # A new name each time: an encoder that outlived its run can't write among ours.
+            return Path(tempfile.mkdtemp(prefix="making-", dir=self.path))
+        except OSError as error:
+            raise MachineError(f"{self.path} can't be written ({error.strerror}): see --work-dir") from error
+
+    def finish(self, plan: Plan, making: Path) -> Finished:
+        """The rendition encoded into `making`: checked, measured, given its playlist, and moved into its place."""
+        try:
+            record = self._measure(plan, making)
+            (making / _RECORD).write_bytes(msgspec.json.encode(record))
+            path = self.path / plan.name
+            shutil.rmtree(path, ignore_errors=True)
+            making.rename(path)
+        except OSError as error:
+            raise MachineError(f"{self.path} can't be written ({error.strerror}): see --work-dir") from error
+        return Finished(plan, path, record, self._film.source.rate)
+
+    def discard(self) -> None:
+        """Everything made here is published: remove it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        # The folder above only if it is ours and empty.
+        with suppress(OSError):
+            self.path.parent.rmdir()
+
+    def discard_if_empty(self) -> None:
+        """Leave nothing behind of a run that made nothing."""
+        if [path.name for path in self.path.iterdir()] == ["lock"]:
+            self.discard()
+
+    def _measure(self, plan: Plan, making: Path) -> Record:
+        segments = sorted(path for path in making.iterdir() if path.suffix == ".m4s")
+        if not segments:
+            raise InputError(f"{self._film.path}: nothing in it could be decoded for {plan.name}")
+        if [path.name for path in segments] != [segment_name(number) for number in range(1, len(segments) + 1)]:
+            raise MachineError(f"ffmpeg left gaps among the segments of {plan.name}")
+        try:
+            timings = tuple(segment_timing(path.read_bytes()) for path in segments)
+            is_video = isinstance(plan, VideoPlan)
+            codecs = video_codec((making / INIT).read_bytes()) if is_video else _AUDIO_CODEC
+        except BoxError as error:
+            raise MachineError(f"ffmpeg wrote {plan.name} in a form we do not expect: {error}") from error
+        _require_whole(plan, timings)
+        (making / PLAYLIST).write_text(hls_playlist(timings))
+        media_type = f"{plan.kind}/mp4"
+        types = [(INIT, media_type), (PLAYLIST, HLS_TYPE), *((path.name, media_type) for path in segments)]
+        return Record(
+            codecs=codecs,
+            files=tuple(_file(making / name, content_type) for name, content_type in types),
+            timings=tuple((timing.start, timing.duration, timing.timescale) for timing in timings),
+        )
+
+
+def _require_whole(plan: Plan, timings: tuple[Timing, ...]) -> None:
+    """Segments that start with a keyframe and follow each other without gap, each but the last about 4 s."""
+    for number, (timing, following) in enumerate(pairwise(timings), start=1):
+        joined = timing.start + timing.duration == following.start
+        if not (joined and timing.starts_clean and SEGMENT_SECONDS - 1 <= timing.seconds <= SEGMENT_SECONDS + 1):
+            raise MachineError(f"ffmpeg cut {plan.name} wrongly at segment {number}: {float(timing.seconds):.3f} s")
+
+
+def _job_digest(ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...]) -> str:
+    found = film.path.stat()
+    recipes = [encoding(film.source, plan) for plan in plans]
+    job = [str(film.path.resolve()), found.st_size, found.st_mtime_ns, ffmpeg.version, recipes]
+    return hashlib.sha256(json.dumps(job).encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def _file(path: Path, content_type: str) -> File:
+    return File(path.name, path.stat().st_size, _sha256(path), content_type)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def default_work_dir() -> Path:
+    """Where renditions are made unless told otherwise: on a disk, not in memory as /tmp may be."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "oca-admin"

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from admin.bucket import Bucket
+from admin.demo.app import demo, demo_smoke
 from admin.errors import AdminError, UsageError
 from admin.progress import watcher
 from admin.publish.publication import Order, publish
@@ -18,9 +19,9 @@ from admin.publish.workshop import default_work_dir
 from wire.catalog import TITLE_ID_RULE, title_folder
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 2 an argument can't be used; 3 the video can't be used; 4 the bucket can't be used (not there,"
-    " refused, no answer, no conditional writes); 5 the title is taken; 6 this machine lacks something (ffmpeg, disk"
-    " space); 130 interrupted."
+    "Exit codes: 0 done; 1 what --smoke saw was wrong; 2 an argument can't be used; 3 the video can't be used; 4 the"
+    " bucket can't be used (not there, refused, no answer, no conditional writes); 5 the title is taken; 6 this machine"
+    " lacks something (ffmpeg, disk space, a package); 130 interrupted."
 )
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,
 )
 
 
@@ -71,6 +73,26 @@ def publish_command(
         watching = watcher()
         publish(order, Bucket(to, endpoint_url), watching)
         watching.say(f"published: {to.rstrip('/')}{title_folder(title)}/master.m3u8 (HLS), manifest.mpd (DASH)")
+
+
+@app.command(name="demo", epilog=EXIT_CODES)
+def demo_command(
+    *,
+    video: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A film of yours, instead of the generated clip.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.")] = 0,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Let a headless Chromium watch it twice; exit 0 if it saw what it should.")
+    ] = False,
+) -> None:
+    """Show it all on this machine: an S3 origin, a film, one appliance, and a page that plays the film from it.
+
+    The origin is in memory unless OCA_DEMO_ORIGIN=s3://bucket/prefix names a real one (with the usual AWS_* variables).
+    Runs until Ctrl-C; then processes and temporary files are gone.
+    """
+    with reported("demo"):
+        (demo_smoke if smoke else demo)(video, port, watcher())
 
 
 @contextmanager

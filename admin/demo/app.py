@@ -1,0 +1,96 @@
+"""The demo from start to end: origin, film, appliance, page; and everything gone again afterwards."""
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from admin.bucket import Bucket
+from admin.demo.page import Film, film, served
+from admin.demo.parts import APPLIANCE_ID, Appliance, Origin, appliance, embedded_origin, make_clip
+from admin.demo.smoke import find_browser, smoke
+from admin.progress import Watcher
+from admin.publish.encoder import find_ffmpeg
+from admin.publish.publication import Order, publish
+from wire.catalog import Kind
+
+ORIGIN_VARIABLE: Final = "OCA_DEMO_ORIGIN"
+
+_TITLE: Final = "oca-demo"
+_HEIGHTS: Final = (240, 360, 720)
+_SMOKE_RENDITION_HEIGHT: Final = 360
+
+
+def demo(video: Path | None, port: int, watcher: Watcher) -> None:
+    """Run the demo until SIGINT or SIGTERM. Raises AdminError."""
+    with _house(video, watcher) as (running, shown):
+        asyncio.run(_show(running, shown, port, watcher))
+
+
+def demo_smoke(video: Path | None, port: int, watcher: Watcher) -> None:
+    """Run the demo, have a browser watch it, and end. Raises AdminError when it did not see what it should."""
+    find_browser()  # Before anything is begun.
+    with _house(video, watcher) as (running, shown):
+        asyncio.run(_watch(running, shown, port, watcher))
+
+
+@contextmanager
+def _house(video: Path | None, watcher: Watcher) -> Iterator[tuple[Appliance, Film]]:
+    """Origin, published film and running appliance; gone when the block is left."""
+    with ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="oca-demo-", ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(temporary))
+        origin = _origin(stack, watcher)
+        if video is None:
+            video = folder / "clip.mp4"
+            with watcher.step("clip", None) as step:
+                make_clip(find_ffmpeg(), video)
+                step.note("24 s of a test picture, with a clock and a beep each second")
+        bucket = Bucket(origin.url, origin.endpoint_url, origin.session)
+        title = publish(Order(video, _TITLE, _HEIGHTS, folder / "work", is_replacement=True), bucket, watcher)
+        with watcher.step("appliance", None) as step:
+            running = stack.enter_context(appliance(folder, origin))
+            step.note(f"{APPLIANCE_ID} at {running.url}")
+        yield running, film(title, running.url, origin.url)
+
+
+def _origin(stack: ExitStack, watcher: Watcher) -> Origin:
+    url = os.environ.get(ORIGIN_VARIABLE)
+    if url:
+        watcher.say(f"origin: {url}; the title {_TITLE} stays there afterwards")
+        return Origin(url, os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"), None, {})
+    with watcher.step("origin", None) as step:
+        origin = stack.enter_context(embedded_origin())
+        step.note(f"{origin.url} at {origin.endpoint_url}, in memory")
+        return origin
+
+
+async def _show(running: Appliance, shown: Film, port: int, watcher: Watcher) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    async with served(shown, port) as url:
+        watcher.say(f"\nOpen {url} and watch the film come from the appliance. Ctrl-C ends it all.")
+        while not ended.is_set():
+            running.require_alive()
+            try:
+                async with asyncio.timeout(1):
+                    await ended.wait()
+            except TimeoutError:
+                continue
+    watcher.say("ending the demo")
+
+
+async def _watch(running: Appliance, shown: Film, port: int, watcher: Watcher) -> None:
+    videos = [each for each in shown.renditions if each.kind == Kind.VIDEO]
+    # A size that a machine without a graphics card decodes in time.
+    chosen = min(videos, key=lambda each: abs((each.height or 0) - _SMOKE_RENDITION_HEIGHT))
+    async with served(shown, port) as url:
+        await smoke(url, chosen.name, watcher.say)
+    running.require_alive()
+    watcher.say("the picture moves, and the second viewing was all hits")

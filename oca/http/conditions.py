@@ -10,7 +10,9 @@ from oca.http.dates import parse_date
 from oca.http.ranges import Span, Verdict, requested_spans
 from oca.http.request import Fields
 
-_ENTITY_TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+_ENTITY_TAG: Final = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+# Possessive, so that a long hostile list costs one pass.
+_ENTITY_TAGS: Final = re.compile(rb"[\t ,]*+(?:(?:%b)[\t ]*+(?:,[\t ,]*+|\Z))*+" % _ENTITY_TAG.pattern)
 
 
 class Outcome(Enum):
@@ -65,18 +67,25 @@ def _if_match_holds(header: bytes, etag: bytes) -> bool:
     """Strong comparison (section 13.1.1). `*` holds: there is a representation."""
     if header == b"*":
         return True
-    return bool(etag) and any(not weak and b'"' + tag + b'"' == etag for weak, tag in _ENTITY_TAG.findall(header))
+    return bool(etag) and (b"", etag) in _entity_tags(header)
 
 
 def _lists_weakly(header: bytes, etag: bytes) -> bool:
     """Weak comparison (section 13.1.2): the mark W/ does not count."""
     if header == b"*":
         return True
-    return bool(etag) and any(b'"' + tag + b'"' == etag for _, tag in _ENTITY_TAG.findall(header))
+    return bool(etag) and any(tag == etag for _, tag in _entity_tags(header))
+
+
+def _entity_tags(header: bytes) -> list[tuple[bytes, bytes]]:
+    """Each tag with its weakness mark (`W/` or empty). A malformed list names none: a guess could be a false 304."""
+    if _ENTITY_TAGS.fullmatch(header) is None:
+        return []
+    return _ENTITY_TAG.findall(header)
 
 
 def _if_range_holds(header: bytes, etag: bytes, last_modified: int | None, now: float) -> bool:
-    """Strong comparison only (section 13.1.5); a date must be the very Last-Modified, which we replay only if strong."""
+    """Strong comparison only (section 13.1.5); a date must equal Last-Modified, which we replay only if strong."""
     if header.startswith((b'"', b"W/")):
         return bool(etag) and header == etag
     moment = parse_date(header.decode("latin-1"), now)

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import calendar
+import math
 import re
-import time
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_LONG_DAY: Final = "(?:Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday)"
+_DAY: Final = f"(?:{'|'.join(_DAYS)})"
+_MONTH: Final = f"({'|'.join(_MONTHS)})"
 _CLOCK: Final = r"(\d\d):(\d\d):(\d\d)"
-_IMF: Final = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) (\w{3}) (\d{4}) " + _CLOCK + " GMT", re.ASCII)
-_RFC850: Final = re.compile(r"[A-Z][a-z]{5,8}, (\d\d)-(\w{3})-(\d\d) " + _CLOCK + " GMT", re.ASCII)
-_ASCTIME: Final = re.compile(r"[A-Z][a-z]{2} (\w{3}) ([ \d]\d) " + _CLOCK + r" (\d{4})", re.ASCII)
+_IMF: Final = re.compile(rf"{_DAY}, (\d\d) {_MONTH} (\d{{4}}) {_CLOCK} GMT", re.ASCII)
+_RFC850: Final = re.compile(rf"{_LONG_DAY}, (\d\d)-{_MONTH}-(\d\d) {_CLOCK} GMT", re.ASCII)
+_ASCTIME: Final = re.compile(rf"{_DAY} {_MONTH} ([ \d]\d) {_CLOCK} (\d{{4}})", re.ASCII)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND: Final = timedelta(seconds=1)
+_Moment = tuple[int, int, int, int, int, int]
+"""Year, month, day, hour, minute, second."""
 
 
 def format_date(moment: float) -> str:
-    """`moment` (seconds since 1970, UTC) as IMF-fixdate."""
-    year, month, day, hour, minute, second, weekday, *_ = time.gmtime(moment)
-    return f"{_DAYS[weekday]}, {day:02d} {_MONTHS[month - 1]} {year:04d} {hour:02d}:{minute:02d}:{second:02d} GMT"
+    """`moment` (seconds since 1970, UTC, of the years 1 to 9999) as IMF-fixdate. Fractions are cut off."""
+    at = _EPOCH + timedelta(seconds=math.floor(moment))
+    return (
+        f"{_DAYS[at.weekday()]}, {at.day:02d} {_MONTHS[at.month - 1]} {at.year:04d} "
+        f"{at.hour:02d}:{at.minute:02d}:{at.second:02d} GMT"
+    )
 
 
 def parse_date(text: str, now: float) -> int | None:
@@ -26,23 +37,33 @@ def parse_date(text: str, now: float) -> int | None:
 
     `now` settles the century of the two-digit year of RFC 850: a date over 50 years ahead is in the past.
     """
-    text = text.strip()
+    text = text.strip(" \t")
     if found := _IMF.fullmatch(text):
         day, month, year, *clock = found.groups()
-    elif found := _RFC850.fullmatch(text):
-        day, month, short_year, *clock = found.groups()
-        this_year = time.gmtime(now).tm_year
-        full_year = this_year - this_year % 100 + int(short_year)
-        year = str(full_year - 100 if full_year > this_year + 50 else full_year)
     elif found := _ASCTIME.fullmatch(text):
         month, day, *clock, year = found.groups()
+    elif found := _RFC850.fullmatch(text):
+        day, month, year, *clock = found.groups()
     else:
         return None
-    if month not in _MONTHS:
-        return None
-    hour, minute, second = (int(part) for part in clock)
+    hour, minute, second = map(int, clock)
     # A leap second (60) is a valid second; it counts as the one before it.
-    if not (1 <= int(day) <= 31 and hour < 24 and minute < 60 and second <= 60):
+    written = (int(year), _MONTHS.index(month) + 1, int(day), hour, minute, 59 if second == 60 else second)
+    if len(year) == 2:
+        written = _within_fifty_years(written, now)
+    try:
+        return (datetime(*written, tzinfo=UTC) - _EPOCH) // _SECOND
+    except ValueError:
+        # No such day in the calendar, no such moment on the clock.
         return None
-    moment = (int(year), _MONTHS.index(month) + 1, int(day), hour, minute, min(second, 59))
-    return calendar.timegm((*moment, 0, 0, 0))
+
+
+def _within_fifty_years(written: _Moment, now: float) -> _Moment:
+    """`written` with its century: the last one that does not lie more than 50 years ahead of `now`."""
+    today = _EPOCH + timedelta(seconds=now)
+    limit = (today.year + 50, today.month, today.day, today.hour, today.minute, today.second)
+    short_year, month, day, hour, minute, second = written
+    year = limit[0] - limit[0] % 100 + short_year
+    if (year, month, day, hour, minute, second) > limit:
+        year -= 100
+    return year, month, day, hour, minute, second

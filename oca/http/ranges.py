@@ -18,7 +18,8 @@ from typing import Final
 Span = tuple[int, int]
 """Half-open: the bytes at `start`, up to and without `stop`."""
 
-_SINGLE: Final = re.compile(rb"(?i:bytes)=(\d{1,18})-(\d{0,18})")
+# As every client writes it; another case of `bytes` takes the longer way. No number here needs a check of its length.
+_SINGLE: Final = re.compile(rb"bytes=(\d{1,18})-(\d{0,18})")
 _ELEMENT: Final = re.compile(rb"(\d*)-(\d*)")
 # Larger than any object; saves us from converting a number of a thousand digits.
 _BEYOND: Final = 2**62
@@ -36,8 +37,9 @@ def requested_spans(header: bytes, size: int, max_ranges: int) -> list[Span] | V
     Each span is non-empty and within the object, no two overlap or touch, and their sum is at most `size`.
     """
     if single := _SINGLE.fullmatch(header):
-        first = int(single[1])
-        stop = int(single[2]) + 1 if single[2] else _BEYOND
+        first_digits, last_digits = single.groups()
+        first = int(first_digits)
+        stop = int(last_digits) + 1 if last_digits else _BEYOND
         if stop <= first:
             return Verdict.WHOLE
         return [(first, min(stop, size))] if first < size else Verdict.UNSATISFIABLE
@@ -58,7 +60,7 @@ def requested_spans(header: bytes, size: int, max_ranges: int) -> list[Span] | V
         if first_digits:
             first = _number(first_digits)
             stop = _number(last_digits) + 1 if last_digits else _BEYOND
-            if stop <= first < _BEYOND:
+            if last_digits and _is_below(last_digits, first_digits):
                 return Verdict.WHOLE
         else:
             suffix = _number(last_digits)
@@ -74,6 +76,12 @@ def requested_spans(header: bytes, size: int, max_ranges: int) -> list[Span] | V
     if not spans or count > max_ranges:
         return Verdict.UNSATISFIABLE
     return _joined(spans) if len(spans) > 1 else spans
+
+
+def _is_below(left: bytes, right: bytes) -> bool:
+    """Compare as numbers, however long."""
+    left, right = left.lstrip(b"0"), right.lstrip(b"0")
+    return (len(left), left) < (len(right), right)
 
 
 def _number(digits: bytes) -> int:
@@ -98,3 +106,23 @@ def _joined(spans: list[Span]) -> list[Span]:
         return next(i for i, (start, _) in enumerate(spans) if span[0] <= start < span[1])
 
     return sorted(joined, key=asked_at)
+
+
+def first_wanted(header: bytes) -> int | None:
+    """The first byte that `header` will want of an object whose size is not known yet.
+
+    0 if the header does not apply; None if that depends on the size (a suffix).
+    """
+    unit, equals, ranges = header.partition(b"=")
+    if not equals or unit.lower() != b"bytes":
+        return 0
+    for padded in ranges.split(b","):
+        element = padded.strip(b" \t")
+        if element.startswith(b"-"):
+            return None
+        if found := _ELEMENT.fullmatch(element):
+            first = _number(found[1])
+            return first if first < _BEYOND else None
+        if element:
+            return 0
+    return 0

@@ -16,6 +16,8 @@ from oca.http.refusal import ALLOWED_METHODS
 
 _PREFLIGHT_MAX_AGE: Final = 86400
 _CRLF: Final = re.compile(r"[\r\n\0]")
+_IN_304: Final = frozenset({"cache-control", "content-location", "expires", "vary"})
+"""What RFC 9110 section 15.4.5 wants in a 304 besides Date and the validators."""
 
 EXPOSED: Final = (
     "Accept-Ranges, Age, Cache-Control, Cache-Status, Content-Length, Content-Range, Date, ETag, Last-Modified"
@@ -36,10 +38,11 @@ class CommonHeads:
     def __init__(self, cors: Cors) -> None:
         self.any_origin = "*" in cors.allow_origins
         self._origins = frozenset(origin.encode() for origin in cors.allow_origins)
-        lines = [f"Access-Control-Expose-Headers: {cors.expose_headers}"] if cors.expose_headers else []
+        self._shared = b""
+        if cors.expose_headers:
+            self._shared += header_line("Access-Control-Expose-Headers", cors.expose_headers)
         if cors.timing_allow_origin:
-            lines.append(f"Timing-Allow-Origin: {cors.timing_allow_origin}")
-        self._shared = "".join(line + "\r\n" for line in lines).encode()
+            self._shared += header_line("Timing-Allow-Origin", cors.timing_allow_origin)
         self._for_any = b"Access-Control-Allow-Origin: *\r\n" + self._shared
 
     def cors_lines(self, origin: bytes | None) -> bytes:
@@ -64,7 +67,8 @@ def status_line(status: int) -> bytes:
 class ObjectHeads:
     """The head of every reply about one generation of one object.
 
-    `kept` are the lines from the origin that are replayed (content type, cache control and so on), in order.
+    `kept` are the lines from the origin that are replayed (content type, cache control and so on), in order. It never
+    holds a line about one message's framing, length or range: those are written here.
     """
 
     __slots__ = ("_not_modified", "_ok", "_partial", "_type", "_validators", "size")
@@ -75,24 +79,24 @@ class ObjectHeads:
         if last_modified is not None:
             validators += b"Last-Modified: " + format_date(last_modified).encode() + b"\r\n"
         content_type = b""
-        caching = b""
+        in_304 = b""
+        others = b""
         for name, value in kept.items():
             line = header_line(name, value)
-            if name.lower() in ("cache-control", "expires"):
-                caching += line
-            elif name.lower() == "content-type":
+            if name.lower() == "content-type":
                 content_type = line
+            elif name.lower() in _IN_304:
+                in_304 += line
             else:
-                validators += line
+                others += line
         self._type = content_type
-        self._validators = validators + caching
+        self._validators = validators
+        described = validators + others + in_304
         self._ok = (
-            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nAccept-Ranges: bytes\r\n" % size
-            + content_type
-            + self._validators
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nAccept-Ranges: bytes\r\n" % size + content_type + described
         )
-        self._partial = b"HTTP/1.1 206 Partial Content\r\nAccept-Ranges: bytes\r\n" + self._validators
-        self._not_modified = b"HTTP/1.1 304 Not Modified\r\n" + self._validators
+        self._partial = b"HTTP/1.1 206 Partial Content\r\nAccept-Ranges: bytes\r\n" + described
+        self._not_modified = b"HTTP/1.1 304 Not Modified\r\n" + validators + in_304
 
     def whole(self) -> bytes:
         return self._ok
@@ -129,6 +133,7 @@ class ObjectHeads:
         return self._not_modified
 
     def precondition_failed(self) -> bytes:
+        # Without the object's Cache-Control: a year's max-age would let a browser keep the 412 and replay it.
         return b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n" + self._validators
 
     def unsatisfiable(self) -> bytes:

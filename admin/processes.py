@@ -3,16 +3,17 @@
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import Literal
 
 
-def tethered(command: Sequence[str]) -> list[str]:
-    """The command, wrapped so that the kernel kills it when the thread that starts it is gone, even by SIGKILL.
+def tethered(command: Sequence[str], ending: Literal["KILL", "TERM"] = "KILL") -> list[str]:
+    """The command, wrapped so that the kernel ends it when the thread that starts it is gone, even by SIGKILL.
 
     util-linux's setpriv does it between fork and exec, where Python code (`preexec_fn`) is not safe beside threads.
     Without it, a child outlives only a SIGKILL of its parent.
     """
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else list(command)
+    return [setpriv, "--pdeathsig", ending, *command] if setpriv else list(command)
 
 
 def end(process: subprocess.Popen[bytes] | subprocess.Popen[str], patience: float) -> None:

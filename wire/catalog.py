@@ -70,7 +70,7 @@ class Rendition(Struct, frozen=True, kw_only=True):
     frame_rate: str | None = None
     """A fraction such as 30000/1001; None for audio."""
     language: str | None = None
-    """BCP 47; None where the source does not say."""
+    """As the source says it (ISO 639-2 or BCP 47); None where it does not."""
     channels: Count | None = None
 
 

@@ -127,7 +127,7 @@ def appliance(folder: Path, origin: Origin) -> Iterator[Appliance]:
     log = folder / "oca.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            tethered([sys.executable, "-m", "oca", "serve", "--config", str(settings)]),
+            tethered([sys.executable, "-m", "oca", "serve", "--config", str(settings)], ending="TERM"),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

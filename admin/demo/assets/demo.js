@@ -6,6 +6,8 @@ const $ = (id) => document.getElementById(id);
 const video = $('video');
 // Read by `oca-admin demo --smoke` too.
 const demo = (window.demo = { deliveries: [], isBuffered: false, trouble: null });
+// The browser keeps the timings of 250 files unless told otherwise; a long film has more.
+performance.setResourceTimingBufferSize(20000);
 
 /** The verdict of the cache nearest to us: Cache-Status lists caches from the origin's side to ours. */
 function verdict(cacheStatus) {
@@ -18,9 +20,17 @@ function verdict(cacheStatus) {
 }
 
 /** Whether the browser answered from its own cache: then the headers tell of an earlier time. */
-function isFromBrowser(url) {
-  const timing = performance.getEntriesByName(url, 'resource').pop();
+function isFromBrowser(timing) {
   return timing !== undefined && timing.transferSize === 0 && timing.decodedBodySize > 0;
+}
+
+/**
+ * Milliseconds from asking to the first byte of the answer. The browser's own measure (the appliance allows it by
+ * Timing-Allow-Origin) leaves out how long this page was busy; without it, hls.js's is what there is.
+ */
+function firstByte(timing, stats) {
+  if (timing === undefined || timing.requestStart === 0) return stats.loading.first - stats.loading.start;
+  return timing.responseStart - timing.requestStart;
 }
 
 function kindOf(context) {
@@ -45,6 +55,7 @@ function note(response, stats, context, network) {
   const url = response.url;
   const path = new URL(url).pathname;
   const rendition = demo.film.renditions.find((each) => path.startsWith(`${each.folder}/`));
+  const timing = performance.getEntriesByName(url, 'resource').pop();
   const cacheStatus = network.getResponseHeader('Cache-Status');
   const delivery = {
     url,
@@ -53,10 +64,10 @@ function note(response, stats, context, network) {
     rendition: rendition ? rendition.name : null,
     media: rendition ? rendition.kind : null,
     bytes: stats.total || stats.loaded,
-    firstByte: stats.loading.first - stats.loading.start,
+    firstByte: firstByte(timing, stats),
     whole: stats.loading.end - stats.loading.start,
     cacheStatus,
-    verdict: isFromBrowser(url) ? 'browser' : verdict(cacheStatus),
+    verdict: isFromBrowser(timing) ? 'browser' : verdict(cacheStatus),
     start: context.frag ? context.frag.start : null,
     duration: context.frag ? context.frag.duration : null,
   };

@@ -135,6 +135,11 @@ class Eviction:
             self._add(slot, -self._pages[slot])
             self._queue[slot] = Queue.NONE
 
+    def resize(self, slot: int, size_bytes: int) -> None:
+        """`slot` holds `size_bytes` in all: what was reserved for a write that failed is free again."""
+        if slot in self:
+            self._add(slot, -(-size_bytes // _UNIT) - self._pages[slot])
+
     def victims(self, size_bytes: int, pinned: frozenset[int] | set[int]) -> Iterator[int]:
         """Slots to remove, in order, until `size_bytes` fit. Each is forgotten as it is given.
 

@@ -1,0 +1,42 @@
+"""`python -m oca.edge`: started by the supervisor, which passes everything as descriptors."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+
+import uvloop
+
+from oca.edge.app import run_worker
+from oca.errors import OcaError
+from oca.lifecycle import begin_child, read_settings_from
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="oca.edge", description=__doc__)
+    for name in ("settings", "board", "listener", "run-dir", "ready"):
+        parser.add_argument(f"--{name}-fd", type=int, required=True)
+    parser.add_argument("--number", type=int, required=True)
+    parser.add_argument("--supervisor", type=int, required=True)
+    given = parser.parse_args()
+    begin_child("edge", given.supervisor)
+    try:
+        uvloop.run(
+            run_worker(
+                read_settings_from(given.settings_fd),
+                number=given.number,
+                listener=socket.socket(fileno=given.listener_fd),
+                board_fd=given.board_fd,
+                run_dir_fd=given.run_dir_fd,
+                ready_fd=given.ready_fd,
+            )
+        )
+    except OcaError as error:
+        print(f"oca: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The edge worker process: accepts connections, keeps their deadlines, and leaves without cutting anybody off."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Final
+
+from oca.counters import Count
+from oca.edge.connection import Connection
+from oca.edge.courier import Courier
+from oca.edge.lookup import Lookup
+from oca.edge.pools import Pools
+from oca.edge.tally import Tally
+from oca.edge.worker import Worker
+from oca.settings import Settings
+from oca.store.board import Board
+from oca.store.index import IndexReader
+
+log = logging.getLogger(__name__)
+
+_ACCEPTS: Final = 64
+"""Connections taken in one turn."""
+_TICK: Final = 0.25
+_HOUSEKEEPING_TICKS: Final = 4
+
+
+async def run_worker(
+    settings: Settings, *, number: int, listener: socket.socket, board_fd: int, run_dir_fd: int, ready_fd: int
+) -> None:
+    """Run until SIGTERM (drain: idle connections are closed at once) or SIGUSR2 (a successor has the socket: idle
+    connections may send one more request). Both end when the last response is out, or at the drain deadline.
+    """
+    loop = asyncio.get_running_loop()
+    _raise_file_limit()
+    board = Board(board_fd)
+    tally = Tally()
+    courier = Courier(run_dir_fd, number, tally.fd)
+    lookup = Lookup(IndexReader(str(Path(settings.appliance.state_dir) / "index")), board)
+    pools = Pools()
+    worker = Worker(settings, board, lookup, courier, pools, tally)
+    listener.setblocking(False)
+    leaving = asyncio.Event()
+
+    def leave(*, closes_idle: bool) -> None:
+        if not worker.is_leaving:
+            _accept_all(listener, worker, loop)
+            worker.is_leaving = True
+            loop.remove_reader(listener.fileno())
+            listener.close()
+            leaving.set()
+        if closes_idle:
+            for connection in [c for c in worker.connections if c.is_idle]:
+                connection.close()
+
+    loop.add_signal_handler(signal.SIGTERM, lambda: leave(closes_idle=True))
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGUSR2, lambda: leave(closes_idle=False))
+    courier.connect()
+    # What was imported and built stays for ever: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    loop.add_reader(listener.fileno(), _accept_all, listener, worker, loop)
+    os.write(ready_fd, b"1")
+    os.close(ready_fd)
+    deadline = float("inf")
+    ticks = 0
+    while True:
+        await asyncio.sleep(_TICK)
+        now = time.monotonic()
+        ticks += 1
+        for connection in [c for c in worker.connections if c.deadline <= now]:
+            connection.expire(now)
+        if ticks % _HOUSEKEEPING_TICKS == 0:
+            courier.report_touched()
+            lookup.close_stale()
+        if leaving.is_set():
+            deadline = min(deadline, now + settings.http.drain_timeout)
+            if not worker.connections:
+                break
+            if now >= deadline:
+                log.warning("%d connections are cut at the drain deadline", len(worker.connections))
+                for connection in list(worker.connections):
+                    connection.close()
+                break
+    courier.close()
+    pools.close()
+    # Let the channel's last packets and the loop's last callbacks out.
+    await asyncio.sleep(0)
+
+
+def _accept_all(listener: socket.socket, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+    words = worker.tally.words
+    for _ in range(_ACCEPTS):
+        try:
+            sock, _address = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            # Out of descriptors, or the client was gone already: the next turn tries again.
+            log.warning("accept: %s", error)
+            return
+        words[Count.CONNECTIONS_ACCEPTED] += 1
+        if len(worker.connections) >= worker.http.max_connections:
+            words[Count.CONNECTIONS_REFUSED] += 1
+            sock.close()
+            continue
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        words[Count.CONNECTIONS_OPEN] += 1
+        worker.connections.add(Connection(sock, worker, loop))
+
+
+def _raise_file_limit() -> None:
+    """As many descriptors as the system lets us have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,778 @@
+"""One client connection: reads request heads, decides, and sends heads and spans of files.
+
+This is the hot path. A hit costs one `recv`, one look at a stamp, and one `send` or `sendfile`; nothing here awaits.
+The states, and the deadline that ends each:
+
+| state | what is waited for | deadline |
+|---|---|---|
+| IDLE | the first byte of a request | idle_timeout, then closed |
+| READING | the rest of a head | header_timeout, then 408 |
+| WAITING | the keeper, a flight, a cold disk | fetch.total_deadline without a byte, then 504 or cut |
+| SENDING | the client | min_send_rate over min_send_window, then cut |
+| LINGERING | the client to read our last words | 2 s, then closed |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import struct
+import time
+from collections import deque
+from enum import Enum
+from http import HTTPStatus
+from typing import Final
+
+from oca import ipc
+from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES
+from oca.counters import Count, Outcome
+from oca.edge.courier import BlockView
+from oca.edge.lookup import Held, OpenExtent, run_of
+from oca.edge.pools import CHUNK_BYTES, is_warm
+from oca.edge.tally import MEMORY_PLACE
+from oca.edge.worker import SMALL_BYTES, Worker
+from oca.http import conditions
+from oca.http.ranges import Span, first_wanted
+from oca.http.refusal import Refused
+from oca.http.replies import date_line, preflight, refusal
+from oca.http.request import Request, parse_head
+from oca.http.target import canonical_path, path_and_query
+
+_RECV_BYTES: Final = 16 * 1024
+_LINGER: Final = 2.0
+_LINGER_BYTES: Final = 1024 * 1024
+_TURN_BYTES: Final = 8 * 1024 * 1024
+"""Sent to one client before the others get their turn."""
+_REOPENS: Final = 3
+_ABORT: Final = struct.pack("ii", 1, 0)
+_GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH})
+
+
+class State(Enum):
+    IDLE = 0
+    READING = 1
+    WAITING = 2
+    SENDING = 3
+    LINGERING = 4
+    CLOSED = 5
+
+
+class Connection:
+    __slots__ = (
+        "_buffer",
+        "_cold",
+        "_end_seen",
+        "_first_byte_due",
+        "_has_reader",
+        "_has_writer",
+        "_held",
+        "_lingered",
+        "_loop",
+        "_mark_at",
+        "_mark_sent",
+        "_number",
+        "_outcome",
+        "_persists",
+        "_pos",
+        "_reopens",
+        "_request",
+        "_request_at",
+        "_rest",
+        "_sent",
+        "_sock",
+        "_state",
+        "_status",
+        "_stop",
+        "_text",
+        "_view",
+        "_warm_until",
+        "_worker",
+        "_wounded",
+        "deadline",
+    )
+
+    def __init__(self, sock: socket.socket, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+        self._sock = sock
+        self._worker = worker
+        self._loop = loop
+        self._number = sock.fileno()
+        self._buffer = b""
+        self._state = State.IDLE
+        self.deadline = time.monotonic() + worker.http.idle_timeout
+        """Moment (monotonic) after which `expire` is called."""
+        self._end_seen = False
+        self._has_reader = True
+        self._has_writer = False
+        self._lingered = 0
+        # The response under way:
+        self._request: Request | None = None
+        self._request_at = 0.0
+        self._persists = True
+        self._held: Held | None = None
+        self._status = 0
+        self._outcome = Outcome.HIT
+        self._first_byte_due = False
+        self._text: bytes | memoryview = b""
+        self._pos = 0
+        self._stop = 0
+        self._rest: deque[bytes | Span] | None = None
+        self._view: BlockView | None = None
+        self._cold = False
+        self._warm_until = 0
+        self._wounded: set[int] | None = None
+        self._reopens = 0
+        self._sent = 0
+        self._mark_at = 0.0
+        self._mark_sent = 0
+        loop.add_reader(self._number, self.readable)
+
+    # --- Reading ------------------------------------------------------------------------------------------------------
+
+    def readable(self) -> None:
+        try:
+            received = self._sock.recv(_RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not received:
+            self._ended_by_client()
+            return
+        state = self._state
+        if state is State.IDLE:
+            self._request_at = time.monotonic()
+            self._serve(received)
+        elif state is State.READING:
+            self._serve(self._buffer + received)
+        elif state is State.LINGERING:
+            self._lingered += len(received)
+            if self._lingered > _LINGER_BYTES:
+                self.close()
+        else:
+            # Pipelined while a response is under way. A little is kept, then the client must wait.
+            self._buffer += received
+            if len(self._buffer) > self._worker.http.max_header_bytes:
+                self._pause_reading()
+
+    def _ended_by_client(self) -> None:
+        """The client sends no more. It may still read (a half-closed connection gets its whole response)."""
+        self._end_seen = True
+        if self._state in (State.WAITING, State.SENDING):
+            self._persists = self._persists and bool(self._buffer)
+            self._pause_reading()
+        else:
+            self.close()
+
+    def _pause_reading(self) -> None:
+        if self._has_reader:
+            self._has_reader = False
+            self._loop.remove_reader(self._number)
+
+    def _serve(self, received: bytes) -> None:
+        """Answer what was received: zero, one or several requests, one after the other."""
+        while True:
+            if received.startswith(b"\r\n"):
+                # RFC 9112 section 2.2: an empty line before a request is skipped.
+                received = received[2:] if len(received) > 2 else b""
+            end = received.find(b"\r\n\r\n")
+            if end < 0:
+                self._await_rest(received)
+                return
+            if end + 4 > self._worker.http.max_header_bytes:
+                self._too_large(received)
+                return
+            self._buffer = received[end + 4 :]
+            try:
+                request = parse_head(received[: end + 4], self._worker.http.max_header_fields)
+                self._respond(request)
+            except Refused as refused:
+                self._refuse(refused)
+            if self._state is not State.IDLE or not self._buffer:
+                return
+            received, self._buffer = self._buffer, b""
+            self._request_at = time.monotonic()
+
+    def _await_rest(self, received: bytes) -> None:
+        if len(received) > self._worker.http.max_header_bytes:
+            self._too_large(received)
+            return
+        self._buffer = received
+        if not received:
+            self._state = State.IDLE
+        elif self._state is not State.READING:
+            self._state = State.READING
+            self.deadline = time.monotonic() + self._worker.http.header_timeout
+        if self._end_seen:
+            self.close()
+
+    def _too_large(self, received: bytes) -> None:
+        if b"\r\n" in received[: self._worker.http.max_header_bytes]:
+            status, what = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the header is"
+        else:
+            status, what = HTTPStatus.REQUEST_URI_TOO_LONG, "the request target is"
+        self._buffer = b""
+        self._refuse(Refused(status, f"{what} larger than {int(self._worker.http.max_header_bytes)} bytes"))
+
+    # --- Deciding -----------------------------------------------------------------------------------------------------
+
+    def _respond(self, request: Request) -> None:
+        worker = self._worker
+        fields = request.fields
+        self._request = request
+        self._persists = request.persists and not worker.is_leaving
+        target = request.target
+        if request.method == b"OPTIONS":
+            self._answer_options(target)
+            return
+        if fields.has_body:
+            raise Refused(HTTPStatus.BAD_REQUEST, "a GET or HEAD with a body is not accepted")
+        raw_path = target if b"?" not in target and target.startswith(b"/") else path_and_query(target)[0]
+        held = worker.lookup.remembered(raw_path)
+        if held is None:
+            path = canonical_path(raw_path)
+            worker.tally.words[Count.LOOKUPS] += 1
+            held = worker.lookup.find(raw_path, path)
+            if held is None:
+                self._open(path)
+                return
+        now = time.time()
+        if now < held.fresh_until:
+            if not fields.is_conditional and request.method == b"GET" and held.record.size <= SMALL_BYTES:
+                self._send_small(held, now)
+                return
+            self._decide(held, Outcome.HIT, b"; hit", now)
+        elif now < held.fresh_until + held.record.stale_while_revalidate:
+            worker.courier.refresh(held.record.path)
+            ttl = b"; hit; ttl=-%d; detail=stale-while-revalidate" % (now - held.fresh_until + 1)
+            self._decide(held, Outcome.STALE, ttl, now)
+        else:
+            self._open(held.record.path)
+
+    def _answer_options(self, target: bytes) -> None:
+        if target != b"*":
+            canonical_path(path_and_query(target)[0])
+        assert self._request is not None
+        self._outcome, self._status = Outcome.PREFLIGHT, 204
+        self._begin(preflight() + self._common(b""), 0, 0)
+
+    def _open(self, path: str) -> None:
+        """Have the keeper say what `path` is; `opened` or `open_refused` goes on."""
+        assert self._request is not None
+        fields = self._request.fields
+        if fields.cdn_loop is not None and self._worker.is_loop(fields.cdn_loop):
+            raise Refused(HTTPStatus.LOOP_DETECTED, "this request has been here before (CDN-Loop)", closes=False)
+        start: int | None = 0
+        if self._request.method == b"HEAD":
+            start = None
+        elif fields.range is not None:
+            start = first_wanted(fields.range)
+        self._wait()
+        self._worker.courier.open(path, start, fields.cdn_loop or b"", self)
+
+    def opened(self, answer: ipc.Opened) -> None:
+        """The keeper knows the object."""
+        if self._held is not None:
+            self._reopened(answer)
+            return
+        record = answer.record
+        asked = b"; fwd-status=%d" % answer.fwd_status if answer.fwd_status else b""
+        if record.status != 200:
+            source = b"; fwd=miss" + asked if asked else b"; hit"
+            self._answer_negative(record.status, source)
+            return
+        held = self._worker.lookup.from_keeper(answer.key, record)
+        stored = b"; stored" if record.storable else b""
+        try:
+            match answer.outcome:
+                case "hit":
+                    self._decide(held, Outcome.HIT, b"; hit", time.time())
+                case "revalidated":
+                    self._decide(held, Outcome.REVALIDATED, b"; fwd=stale" + asked, time.time())
+                case "stale":
+                    self._decide(held, Outcome.STALE, b"; fwd=stale; detail=no-source-answered", time.time())
+                case _:
+                    self._decide(held, Outcome.MISS, b"; fwd=miss" + asked + stored, time.time())
+        except Refused as refused:
+            self._refuse(refused)
+
+    def open_refused(self, status: int, reason: str) -> None:
+        self._give_up(HTTPStatus(status), reason)
+
+    def _give_up(self, status: HTTPStatus, reason: str) -> None:
+        """The bytes can't be had: say so if nothing was sent yet, else cut."""
+        if self._sent:
+            self._break_off()
+            return
+        self._let_go()
+        self._refuse(Refused(status, reason, closes=False), Outcome.FAILED)
+
+    def _let_go(self) -> None:
+        """Forget the object of the response under way."""
+        if self._view is not None:
+            self._worker.courier.leave(self._view, self)
+            self._view = None
+        self._held = None
+        self._rest = None
+        self._wounded = None
+
+    def _answer_negative(self, status: int, source: bytes) -> None:
+        self._outcome, self._status = Outcome.NEGATIVE, status
+        head, body = refusal(status, "this object is not at the origin")
+        assert self._request is not None
+        common = self._common(b"Cache-Status: " + self._worker.id + source + b"\r\n")
+        self._begin(head + common + (b"" if self._request.method == b"HEAD" else body), 0, 0)
+
+    def _decide(self, held: Held, outcome: Outcome, cache_status: bytes, now: float) -> None:
+        """Evaluate preconditions and ranges, and begin the answer about `held`."""
+        request = self._request
+        assert request is not None
+        record = held.record
+        heads = held.heads
+        is_head = request.method == b"HEAD"
+        verdict, spans = conditions.decide(
+            request.fields,
+            is_head=is_head,
+            etag=record.etag,
+            last_modified=record.last_modified,
+            size=record.size,
+            max_ranges=self._worker.http.max_ranges,
+            now=now,
+        )
+        self._status = verdict.value
+        start = stop = 0
+        if verdict is conditions.Outcome.WHOLE:
+            head = heads.whole()
+            stop = 0 if is_head else record.size
+        elif verdict is conditions.Outcome.PARTIAL:
+            if len(spans) == 1:
+                start, stop = spans[0]
+                head = heads.single_part(spans[0])
+            else:
+                head, self._rest = self._multipart(held, spans)
+        elif verdict is conditions.Outcome.NOT_MODIFIED:
+            head = heads.not_modified()
+        elif verdict is conditions.Outcome.PRECONDITION_FAILED:
+            head = heads.precondition_failed()
+        else:
+            head = heads.unsatisfiable()
+        if outcome is Outcome.HIT and (stop or self._rest):
+            wanted = spans or [(start, stop)]
+            if not all(self._worker.lookup.holds(held, *span) for span in wanted):
+                outcome = Outcome.MISS
+                cache_status = b"; fwd=partial; stored"
+        self._outcome = outcome
+        self._held = held
+        age = b"Age: %d\r\n" % record.age(now)
+        self._begin(
+            head + age + self._common(b"Cache-Status: " + self._worker.id + cache_status + b"\r\n"), start, stop
+        )
+
+    def _multipart(self, held: Held, spans: list[Span]) -> tuple[bytes, deque[bytes | Span]]:
+        head, parts, closing = held.heads.multipart(spans, secrets.token_hex(12).encode())
+        rest: deque[bytes | Span] = deque()
+        for part, span in zip(parts, spans, strict=True):
+            rest.append(part)
+            rest.append(span)
+        rest.append(closing)
+        return head, rest
+
+    def _common(self, lines: bytes) -> bytes:
+        """The lines that end every head."""
+        worker = self._worker
+        request = self._request
+        if worker.board.is_draining:
+            self._persists = False
+        if not self._persists:
+            lines += b"Connection: close\r\n"
+        elif request is not None and request.fields.keeps_alive:
+            lines += b"Connection: keep-alive\r\n"
+        origin = None if request is None else request.fields.origin
+        return date_line(int(time.time())) + worker.heads.cors_lines(origin) + lines + b"\r\n"
+
+    def _refuse(self, refused: Refused, outcome: Outcome = Outcome.REFUSED) -> None:
+        """Answer with a status and a sentence. What makes the next request untrustworthy ends the connection."""
+        is_head = self._request is not None and self._request.method == b"HEAD"
+        if refused.closes:
+            self._persists = False
+        self._outcome, self._status = outcome, refused.status
+        head, body = refusal(refused.status, refused.reason)
+        retry = b"Retry-After: 1\r\n" if refused.status >= 502 else b""
+        self._begin(head + self._common(retry) + (b"" if is_head else body), 0, 0)
+
+    # --- Sending ------------------------------------------------------------------------------------------------------
+
+    def _send_small(self, held: Held, now: float) -> None:
+        """An ordinary hit of a small object: head and body are read into one buffer and sent at once."""
+        worker = self._worker
+        record = held.record
+        size = record.size
+        if self._persists and worker.heads.any_origin and not worker.board.is_draining:
+            try:
+                extent = worker.lookup.extent(held, 0, 0) if size else None
+            except OSError:
+                extent = None
+            if extent is not None:
+                assert self._request is not None
+                keep = b"Connection: keep-alive\r\n" if self._request.fields.keeps_alive else b""
+                head = b"%bAge: %d\r\n%b%b" % (
+                    held.heads.whole(),
+                    record.age(now),
+                    keep,
+                    worker.hit_tail(int(now)),
+                )
+                end = len(head) + size
+                worker.scratch[: len(head)] = head
+                try:
+                    count = os.preadv(extent.fd, [worker.scratch_view[len(head) : end]], 0, os.RWF_NOWAIT)
+                except OSError:
+                    count = -1
+                if count == size:
+                    self._outcome, self._status = Outcome.HIT, 200
+                    self._first_byte_due = True
+                    self._count_first_byte()
+                    worker.courier.touch(extent.slot)
+                    worker.tally.sent(extent.place, size)
+                    self._send_at_once(worker.scratch_view[:end])
+                    return
+        self._decide(held, Outcome.HIT, b"; hit", now)
+
+    def _send_at_once(self, content: memoryview) -> None:
+        """Send all of a response that lies in the scratch buffer; what does not fit is copied."""
+        try:
+            sent = self._sock.send(content)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        self._sent += sent
+        if sent == len(content):
+            self._finished()
+        else:
+            self._text = bytes(content[sent:])
+            self._pos = self._stop = 0
+            self._await_writable()
+
+    def _begin(self, head: bytes, start: int, stop: int) -> None:
+        self._text = head
+        self._pos = start
+        self._stop = stop
+        self._warm_until = 0
+        self._first_byte_due = True
+        self._pump()
+
+    def _pump(self) -> None:
+        """Send until the answer is finished, the socket is full, or bytes have to be waited for."""
+        budget = _TURN_BYTES
+        try:
+            while True:
+                if self._pos < self._stop:
+                    # The head goes out with the first bytes, never before: until then an error can still be told.
+                    sent = self._send_some()
+                    if sent < 0:
+                        return
+                    budget -= sent
+                elif self._text:
+                    sent = self._sock.send(self._text, socket.MSG_MORE if self._rest else 0)
+                    self._count_first_byte()
+                    self._sent += sent
+                    self._text = self._text[sent:]
+                elif self._rest:
+                    piece = self._rest.popleft()
+                    if isinstance(piece, bytes):
+                        self._text = piece
+                    else:
+                        self._pos, self._stop = piece
+                        self._warm_until = 0
+                else:
+                    self._finished()
+                    return
+                if budget <= 0:
+                    self._await_writable()
+                    return
+        except BlockingIOError:
+            self._await_writable()
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            self.close()
+
+    def _send_some(self) -> int:
+        """Send the next bytes of the span, and the text before them. Returns how many; -1 if they must be waited for.
+
+        Raises BlockingIOError if the socket is full, OSError if the client is gone.
+        """
+        found = self._locate()
+        if found is None:
+            return -1
+        fd, offset, count, extent = found
+        if extent is not None and self._pos >= self._warm_until and not is_warm(fd, offset, count):
+            self._read_cold(extent, offset, count)
+            return -1
+        if self._text:
+            self._send_text()
+        try:
+            sent = os.sendfile(self._number, fd, offset, count)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if extent is None or error.errno in _GONE:
+                raise
+            self._wound(extent, str(error))
+            return 0
+        if sent == 0:
+            if extent is None:
+                raise BrokenPipeError(errno.EPIPE, "the flight's memory ended early")
+            self._wound(extent, "the file is shorter than the index says")
+            return 0
+        self._pos += sent
+        self._sent += sent
+        self._worker.tally.sent(MEMORY_PLACE if extent is None else extent.place, sent)
+        return sent
+
+    def _send_text(self) -> None:
+        while self._text:
+            sent = self._sock.send(self._text, socket.MSG_MORE)
+            self._count_first_byte()
+            self._sent += sent
+            self._text = self._text[sent:]
+
+    def _locate(self) -> tuple[int, int, int, OpenExtent | None] | None:
+        """Where the bytes at `_pos` are: descriptor, offset, count, and the extent (None: a flight's memory).
+
+        None if they are nowhere yet; then the keeper has been asked and `bytes_came` will be called.
+        """
+        held = self._held
+        assert held is not None
+        block = self._pos // BLOCK_BYTES
+        number, place = divmod(block, EXTENT_BLOCKS)
+        view = self._view
+        if view is not None:
+            if view.want.block == block and not view.is_kept:
+                return self._locate_in(view)
+            self._worker.courier.leave(view, self)
+            self._view = None
+            if self._wounded is not None and view.is_kept:
+                self._wounded.discard(number)
+        if self._wounded is None or number not in self._wounded:
+            try:
+                extent = self._worker.lookup.extent(held, number, place)
+            except OSError as error:
+                self._wound_unopened(held, number, str(error))
+                extent = None
+            if extent is not None:
+                offset = self._pos - number * EXTENT_BYTES
+                until = min((block + run_of(extent.present, place)) * BLOCK_BYTES, self._stop)
+                if self._text or self._pos % EXTENT_BYTES == 0:
+                    self._worker.courier.touch(extent.slot)
+                return extent.fd, offset, min(until - self._pos, CHUNK_BYTES), extent
+        last_block = (self._stop - 1) // BLOCK_BYTES
+        self._view = self._worker.courier.view(held.key, held.record, block, last_block, self)
+        return self._locate_in(self._view)
+
+    def _locate_in(self, view: BlockView) -> tuple[int, int, int, OpenExtent | None] | None:
+        offset = self._pos - view.want.block * BLOCK_BYTES
+        available = min(view.watermark, self._stop - view.want.block * BLOCK_BYTES) - offset
+        if available <= 0 or view.fd < 0:
+            view.waiters.add(self)
+            self._wait()
+            return None
+        return view.fd, offset, available, None
+
+    def _read_cold(self, extent: OpenExtent, offset: int, count: int) -> None:
+        self._worker.tally.words[Count.COLD_READS] += 1
+        self._cold = True
+        until = self._pos + count
+
+        def done(error: OSError | None) -> None:
+            self._cold = False
+            if self._state is not State.WAITING:
+                return
+            if error is not None:
+                self._wound(extent, str(error))
+            self._warm_until = until
+            self._pump_safely()
+
+        self._wait()
+        self._worker.pools.read(extent.device, extent.fd, offset, count, done)
+
+    def _wound(self, extent: OpenExtent, reason: str) -> None:
+        """A device can't give an extent: have it fetched from the ladder, for this response and for all others."""
+        self._worker.tally.words[Count.HEALED_READS] += 1
+        number = self._pos // EXTENT_BYTES
+        assert self._held is not None
+        self._held.extents.pop(number, None)
+        self._worker.courier.lost(extent.key, extent.slot, reason)
+        if self._wounded is None:
+            self._wounded = set()
+        self._wounded.add(number)
+
+    def _wound_unopened(self, held: Held, number: int, reason: str) -> None:
+        found = self._worker.lookup.record_of(held, number)
+        if found is not None:
+            self._worker.tally.words[Count.HEALED_READS] += 1
+            self._worker.courier.lost(*found, reason)
+        if self._wounded is None:
+            self._wounded = set()
+        self._wounded.add(number)
+
+    def bytes_came(self) -> None:
+        if self._state is State.WAITING and not self._cold:
+            self._pump_safely()
+
+    def block_failed(self, *, unknown: bool, reason: str) -> None:
+        view = self._view
+        if view is None or self._held is None:
+            return
+        self._worker.courier.leave(view, self)
+        self._view = None
+        if unknown and self._reopens < _REOPENS:
+            self._reopens += 1
+            self._wait()
+            self._worker.courier.open(self._held.record.path, self._pos, b"", self)
+        else:
+            self._give_up(HTTPStatus.BAD_GATEWAY, reason)
+
+    def _reopened(self, answer: ipc.Opened) -> None:
+        """The keeper lost sight of our generation and looked again: go on only if the bytes are the same."""
+        assert self._held is not None
+        if self._held.record.is_same_version(answer.record):
+            self._held = self._worker.lookup.from_keeper(answer.key, answer.record)
+            self._pump_safely()
+        elif self._sent == 0:
+            self._let_go()
+            self.opened(answer)
+        else:
+            # The object changed while it was being sent: two generations are never spliced.
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """The rest can't be had: cut, so that the client can't mistake it for the end."""
+        self._worker.tally.words[Count.CUT_RESPONSES] += 1
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        self.close()
+
+    def _pump_safely(self) -> None:
+        if self._state is not State.CLOSED:
+            self._pump()
+
+    def _count_first_byte(self) -> None:
+        if self._first_byte_due:
+            self._first_byte_due = False
+            self._worker.tally.answered(self._outcome, self._status, time.monotonic() - self._request_at)
+
+    def _wait(self) -> None:
+        self._state = State.WAITING
+        self.deadline = time.monotonic() + self._worker.fetch.total_deadline + 5
+        self._stop_writing()
+
+    def _await_writable(self) -> None:
+        if self._state is not State.SENDING:
+            self._state = State.SENDING
+            self._mark_at = time.monotonic()
+            self._mark_sent = self._sent
+            self.deadline = self._mark_at + self._worker.http.min_send_window
+        if not self._has_writer:
+            self._has_writer = True
+            self._loop.add_writer(self._number, self._pump)
+
+    def _stop_writing(self) -> None:
+        if self._has_writer:
+            self._has_writer = False
+            self._loop.remove_writer(self._number)
+
+    def _finished(self) -> None:
+        """The answer is out. Go on with the next request, or end."""
+        was_waiting = self._state in (State.SENDING, State.WAITING)
+        if self._has_writer:
+            self._stop_writing()
+        self._let_go()
+        self._reopens = 0
+        self._request = None
+        self._sent = 0
+        if not self._persists:
+            self._linger()
+            return
+        if self._end_seen and not self._buffer:
+            self.close()
+            return
+        self._state = State.IDLE
+        self.deadline = time.monotonic() + self._worker.http.idle_timeout
+        if not was_waiting:
+            return  # `_serve` is below us and goes on with what was pipelined.
+        if not self._has_reader and not self._end_seen:
+            self._has_reader = True
+            self._loop.add_reader(self._number, self.readable)
+        if self._buffer:
+            received, self._buffer = self._buffer, b""
+            self._request_at = time.monotonic()
+            self._serve(received)
+
+    # --- Ending -------------------------------------------------------------------------------------------------------
+
+    def _linger(self) -> None:
+        """Say that nothing more comes, and give the client time to read: closing could destroy what was sent."""
+        if self._end_seen:
+            self.close()
+            return
+        self._state = State.LINGERING
+        self.deadline = time.monotonic() + _LINGER
+        self._buffer = b""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        if not self._has_reader:
+            self._has_reader = True
+            self._loop.add_reader(self._number, self.readable)
+
+    def expire(self, now: float) -> None:
+        """The deadline passed."""
+        http = self._worker.http
+        tally = self._worker.tally
+        match self._state:
+            case State.IDLE:
+                tally.words[Count.IDLE_TIMEOUTS] += 1
+                self.close()
+            case State.READING:
+                tally.words[Count.HEADER_TIMEOUTS] += 1
+                self._buffer = b""
+                self._refuse(Refused(HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time"))
+            case State.WAITING:
+                self._worker.courier.forget_open(self)
+                self._give_up(HTTPStatus.GATEWAY_TIMEOUT, "the bytes did not come in time")
+            case State.SENDING:
+                rate = (self._sent - self._mark_sent) / max(now - self._mark_at, 0.001)
+                if rate < http.min_send_rate:
+                    tally.words[Count.SLOW_CLIENTS] += 1
+                    self._break_off()
+                else:
+                    self._mark_at, self._mark_sent = now, self._sent
+                    self.deadline = now + http.min_send_window
+            case _:
+                self.close()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._state in (State.IDLE, State.LINGERING)
+
+    def close(self) -> None:
+        if self._state is State.CLOSED:
+            return
+        if self._state is State.WAITING:
+            self._worker.courier.forget_open(self)
+        self._state = State.CLOSED
+        self._pause_reading()
+        self._stop_writing()
+        self._let_go()
+        self._sock.close()
+        worker = self._worker
+        worker.connections.discard(self)
+        worker.tally.words[Count.CONNECTIONS_OPEN] -= 1

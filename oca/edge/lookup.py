@@ -1,0 +1,177 @@
+"""What a worker knows of objects: look-ups in the index, remembered as long as their stamp stands."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Final
+
+from oca.cache.keys import (
+    BLOCK_BYTES,
+    EXTENT_BLOCKS,
+    ExtentKey,
+    ObjectKey,
+    extent_key,
+    file_name,
+    object_key,
+)
+from oca.cache.records import DeviceRecord, ExtentRecord, ObjectRecord
+from oca.counters import PLACES, Place
+from oca.http.replies import ObjectHeads
+from oca.store.board import Board
+from oca.store.index import IndexReader
+
+log = logging.getLogger(__name__)
+
+_ENTRIES: Final = 8192
+_PRIVATE: Final = b"private:"
+
+
+class OpenExtent:
+    """An extent's open file. Closed when the last response that uses it lets go: an evicted file is sent to its end."""
+
+    __slots__ = ("device", "fd", "key", "place", "present", "slot")
+
+    def __init__(self, key: ExtentKey, fd: int, record: ExtentRecord, place: int) -> None:
+        self.key = key
+        self.fd = fd
+        self.present = record.present
+        self.device = record.device
+        self.slot = record.slot
+        self.place = place
+        """Index into PLACES."""
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class Held:
+    """One generation of one object as this worker sees it."""
+
+    __slots__ = ("extents", "fresh_until", "heads", "is_used", "key", "record", "row", "stamp")
+
+    def __init__(self, key: ObjectKey, record: ObjectRecord, row: int, stamp: int) -> None:
+        self.key = key
+        self.record = record
+        self.row = row
+        self.stamp = stamp
+        self.fresh_until = record.generated_at + record.lifetime
+        self.heads = ObjectHeads(record.size, record.etag, record.last_modified, record.kept)
+        self.extents: dict[int, OpenExtent] = {}
+        self.is_used = False
+
+
+class Lookup:
+    """The worker's view of the index and of the devices' files."""
+
+    def __init__(self, index: IndexReader, board: Board) -> None:
+        self._index = index
+        self._board = board
+        self._stamps = board.stamps
+        self._held: dict[bytes, Held] = {}
+        self._devices: dict[int, tuple[DeviceRecord, int]] = {}
+        self._devices_version = -1
+
+    def remembered(self, raw_path: bytes) -> Held | None:
+        """What is known under this raw path without asking the index, if its stamp stands."""
+        held = self._held.get(raw_path)
+        if held is None or held.stamp != self._stamps[held.row]:
+            return None
+        held.is_used = True
+        return held
+
+    def find(self, raw_path: bytes, path: str) -> Held | None:
+        """Look `path` up in the index and remember it under its raw spelling."""
+        key = object_key(path)
+        row = Board.row_of(key)
+        stamp = self._stamps[row]  # Before the look-up: a change in between must not look like this stamp's truth.
+        record = self._index.object(key)
+        if record is None:
+            self._held.pop(raw_path, None)
+            return None
+        if len(self._held) >= _ENTRIES:
+            self._make_room()
+        held = Held(key, record, row, stamp)
+        self._held[raw_path] = held
+        return held
+
+    def from_keeper(self, key: ObjectKey, record: ObjectRecord) -> Held:
+        """What the keeper just said, for one response. Not remembered: the index will say it soon."""
+        return Held(key, record, Board.row_of(key), 0)
+
+    def extent(self, held: Held, number: int, place: int) -> OpenExtent | None:
+        """The open extent with its block `place` present, or None. Raises OSError if the file can't be opened.
+
+        What a generation's block holds never changes, so an extent that was opened once stays right for it.
+        """
+        known = held.extents.get(number)
+        if known is not None and known.present >> place & 1:
+            return known
+        record = self._record(held, number)
+        if record is None or not record.present >> place & 1:
+            return None
+        device = self._device(record.device)
+        if device is None:
+            return None
+        described, tier = device
+        key = extent_key(held.key, held.record.generation, number)
+        fd = os.open(f"{described.path}/extents/{file_name(key)}", os.O_RDONLY | os.O_CLOEXEC)
+        opened = held.extents[number] = OpenExtent(key, fd, record, tier)
+        return opened
+
+    def record_of(self, held: Held, number: int) -> tuple[ExtentKey, int] | None:
+        """Key and slot of an extent whose file could not be opened."""
+        record = self._record(held, number)
+        return None if record is None else (extent_key(held.key, held.record.generation, number), record.slot)
+
+    def holds(self, held: Held, start: int, stop: int) -> bool:
+        """Whether all bytes of the span lie on devices."""
+        first, last = start // BLOCK_BYTES, (stop - 1) // BLOCK_BYTES
+        block = first
+        while block <= last:
+            number, place = divmod(block, EXTENT_BLOCKS)
+            until = min(last, (number + 1) * EXTENT_BLOCKS - 1)
+            wanted = ((1 << (until - block + 1)) - 1) << place
+            known = held.extents.get(number)
+            if known is None or known.present & wanted != wanted:
+                record = self._record(held, number)
+                if record is None or record.present & wanted != wanted or self._device(record.device) is None:
+                    return False
+            block = until + 1
+        return True
+
+    def close_stale(self) -> None:
+        """Let go of what was changed or evicted, so that the disk gets its room back. Called once a second."""
+        stamps = self._stamps
+        gone = [raw for raw, held in self._held.items() if held.stamp != stamps[held.row]]
+        for raw in gone:
+            del self._held[raw]
+
+    def _record(self, held: Held, number: int) -> ExtentRecord | None:
+        if held.key.startswith(_PRIVATE):
+            return None
+        return self._index.extent(extent_key(held.key, held.record.generation, number))
+
+    def _device(self, number: int) -> tuple[DeviceRecord, int] | None:
+        if self._devices_version != self._board.devices_version:
+            self._devices_version = self._board.devices_version
+            self._devices = {
+                found: (record, PLACES.index(Place(record.tier))) for found, record in self._index.devices().items()
+            }
+        return self._devices.get(number)
+
+    def _make_room(self) -> None:
+        """Forget what was not used since the last time (a CLOCK with one hand and one bit)."""
+        for raw, held in list(self._held.items()):
+            if held.is_used:
+                held.is_used = False
+            else:
+                del self._held[raw]
+        if len(self._held) >= _ENTRIES:
+            self._held.clear()
+
+
+def run_of(present: int, place: int) -> int:
+    """How many blocks from `place` on are present without a gap."""
+    shifted = present >> place
+    return ((shifted ^ (shifted + 1)).bit_length()) - 1

@@ -1,0 +1,76 @@
+"""The worker's counters, in memory that the keeper reads (see oca.counters for the places)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from oca.counters import (
+    COUNTERS_BYTES,
+    EGRESS_AT,
+    OUTCOMES,
+    PLACES,
+    SUM_OFFSET,
+    WORDS,
+    Count,
+    Outcome,
+    Place,
+    bucket_of,
+    first_byte_words,
+    request_word,
+)
+from oca.store.board import CounterMemory, new_memory
+
+_FIRST_BYTE: Final = {outcome: first_byte_words(outcome) for outcome in OUTCOMES}
+_STATUSES: Final = (
+    200,
+    204,
+    206,
+    304,
+    400,
+    403,
+    404,
+    405,
+    408,
+    410,
+    412,
+    414,
+    416,
+    417,
+    431,
+    500,
+    501,
+    502,
+    503,
+    504,
+    505,
+    508,
+)
+_REQUEST: Final = {(outcome, status): request_word(outcome, status) for outcome in OUTCOMES for status in _STATUSES}
+MEMORY_PLACE: Final = PLACES.index(Place.MEMORY)
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.fd = new_memory("oca-counters", COUNTERS_BYTES)
+        self.words = CounterMemory(self.fd, WORDS).words
+
+    def answered(self, outcome: Outcome, status: int, first_byte: float) -> None:
+        """A request got its first byte, `first_byte` seconds after its head had come in."""
+        words = self.words
+        words[_REQUEST[outcome, status]] += 1
+        at = _FIRST_BYTE[outcome]
+        words[at + bucket_of(first_byte)] += 1
+        words[at + SUM_OFFSET] += int(first_byte * 1e6)
+        if outcome is Outcome.HIT:
+            words[Count.HITS] += 1
+        elif outcome in (Outcome.MISS, Outcome.REVALIDATED):
+            words[Count.MISSES] += 1
+
+    def sent(self, place: int, count: int) -> None:
+        """Bytes of content went out, from a tier or from memory."""
+        words = self.words
+        words[EGRESS_AT + place] += count
+        words[Count.MISS_BYTES if place == MEMORY_PLACE else Count.HIT_BYTES] += count
+
+    def count(self, what: Count, amount: int = 1) -> None:
+        self.words[what] += amount

@@ -1,0 +1,288 @@
+"""The control listener: /metrics, /healthz, /readyz and the control API. Loopback only: it has no password."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from oca.cache.keys import BLOCK_BYTES, object_key
+from oca.cache.records import ObjectRecord
+from oca.errors import OcaError
+from oca.http.refusal import Refused
+from oca.http.target import canonical_path
+from oca.ipc import Want
+from oca.keeper.desk import Desk
+from oca.keeper.exporter import Exporter
+from oca.keeper.flights import Flight
+from oca.keeper.library import Library, Spawner
+from oca.settings import Settings
+from oca.store.board import Board
+from oca.store.index import Index
+from oca.store.shelves import Shelves
+
+log = logging.getLogger(__name__)
+
+_BODY_BYTES: Final = 64 * 1024
+_PURGE_BATCH: Final = 1000
+_PREFETCHES: Final = 1000
+_PREFETCH_WINDOW: Final = 4
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PurgeOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """{"path": "/titles/x/master.m3u8"} or {"prefix": "/titles/x/"}."""
+
+    path: str | None = None
+    prefix: str | None = None
+
+
+class PrefetchOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """{"path": "/titles/x/720p.mp4"}; `start` and `stop` (bytes, half-open) narrow it."""
+
+    path: str
+    start: int = 0
+    stop: int | None = None
+
+
+class _Landing:
+    """A reader that only waits for the end."""
+
+    def __init__(self) -> None:
+        self.over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def arriving(self, flight: Flight) -> None: ...
+
+    def progress(self, flight: Flight) -> None: ...
+
+    def landed(self, flight: Flight, *, kept: bool) -> None:
+        del flight
+        if not self.over.done():
+            self.over.set_result(kept)
+
+    def failed(self, flight: Flight, *, unknown: bool, reason: str) -> None:
+        del flight, unknown, reason
+        if not self.over.done():
+            self.over.set_result(False)
+
+
+class Control:
+    def __init__(
+        self,
+        settings: Settings,
+        board: Board,
+        index: Index,
+        shelves: Shelves,
+        library: Library,
+        desk: Desk,
+        exporter: Exporter,
+        spawner: Spawner,
+    ) -> None:
+        self._settings = settings
+        self._board = board
+        self._index = index
+        self._shelves = shelves
+        self._library = library
+        self._desk = desk
+        self._exporter = exporter
+        self._spawner = spawner
+        self._started_at = time.time()
+        self._prefetching = 0
+        self._prefetch_turn = asyncio.Semaphore(2)
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=_BODY_BYTES, middlewares=[_errors])
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/v1/status", self._status)
+        app.router.add_get("/v1/objects", self._object)
+        app.router.add_post("/v1/purge", self._purge)
+        app.router.add_post("/v1/drain", self._drain)
+        app.router.add_post("/v1/resume", self._resume)
+        app.router.add_post("/v1/prefetch", self._prefetch)
+        return app
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(self._exporter.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        """The keeper answers: 200. For a supervisor that restarts what does not."""
+        return web.json_response({"alive": True})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        """200 if players may be sent here: all workers are connected and nobody asked to drain."""
+        missing = self._settings.listen.workers - len(self._desk.workers)
+        reasons = []
+        if self._board.is_draining:
+            reasons.append("draining")
+        if missing > 0:
+            reasons.append(f"{missing} of {self._settings.listen.workers} workers are not up")
+        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    async def _status(self, _: web.Request) -> web.Response:
+        objects, extents = self._index.counts()
+        return web.json_response(
+            {
+                "id": self._settings.appliance.id,
+                "started_at": self._started_at,
+                "draining": self._board.is_draining,
+                "workers": {str(worker): {"pid": pid} for worker, pid in sorted(self._desk.workers.items())},
+                "objects": objects,
+                "extents": extents,
+                "loaded": self._shelves.is_loaded,
+                "flights": self._library.flights,
+                "prefetches": self._prefetching,
+                "devices": [
+                    {
+                        "id": shelf.identity,
+                        "path": shelf.settings.path,
+                        "tier": shelf.settings.tier,
+                        "used_bytes": shelf.eviction.used_bytes,
+                        "capacity_bytes": int(shelf.settings.capacity),
+                        "up": self._shelves.is_up(shelf),
+                        "errors": shelf.errors,
+                    }
+                    for shelf in self._shelves.shelves
+                ],
+                "sources": [
+                    {"name": name, "breaker": breaker.state.name.lower()}
+                    for name, breaker in self._library.breakers.items()
+                ],
+            }
+        )
+
+    async def _object(self, request: web.Request) -> web.Response:
+        path = _canonical(request.query.get("path"))
+        key = object_key(path)
+        record = self._index.object(key)
+        if record is None:
+            return web.json_response({"path": path, "held": False}, status=404)
+        return web.json_response({"path": path, "held": True, **self._described(key, record)})
+
+    def _described(self, key: bytes, record: ObjectRecord) -> dict[str, Any]:
+        extents = self._index.extents_of(key, record.generation)
+        devices = {shelf.number: shelf for shelf in self._shelves.shelves}
+        return {
+            "size": record.size,
+            "generation": record.generation,
+            "etag": record.etag.decode("latin-1"),
+            "last_modified": record.last_modified,
+            "fresh": record.is_fresh(time.time()),
+            "age": record.age(time.time()),
+            "lifetime": record.lifetime,
+            "blocks": -(-record.size // BLOCK_BYTES),
+            "blocks_held": sum(extent.present.bit_count() for _, extent in extents),
+            "extents": [
+                {
+                    "number": int.from_bytes(extent_key[24:], "big"),
+                    "device": devices[extent.device].identity if extent.device in devices else None,
+                    "tier": devices[extent.device].settings.tier if extent.device in devices else None,
+                    "present": f"{extent.present:016b}"[::-1],
+                    "used_bytes": extent.used_bytes,
+                }
+                for extent_key, extent in extents
+            ],
+        }
+
+    async def _purge(self, request: web.Request) -> web.Response:
+        order = await _body(request, PurgeOrder)
+        if (order.path is None) == (order.prefix is None):
+            raise web.HTTPBadRequest(text='give either "path" or "prefix"')
+        if order.path is not None:
+            key = object_key(_canonical(order.path))
+            held = self._index.object(key) is not None
+            await self._library.purge([key])
+            return web.json_response({"purged": int(held)})
+        assert order.prefix is not None
+        if not order.prefix.startswith("/"):
+            raise web.HTTPBadRequest(text=f'prefix {order.prefix!r} does not start with "/"')
+        await self._library.purge(self._library.objects_below(order.prefix))
+        purged = 0
+        while keys := self._index.paths_starting(order.prefix, _PURGE_BATCH):
+            await self._library.purge(keys)
+            purged += len(keys)
+        return web.json_response({"purged": purged})
+
+    async def _drain(self, _: web.Request) -> web.Response:
+        self._board.is_draining = True
+        log.info("draining: /readyz says 503, answers carry Connection: close")
+        return web.json_response({"draining": True})
+
+    async def _resume(self, _: web.Request) -> web.Response:
+        self._board.is_draining = False
+        log.info("resumed")
+        return web.json_response({"draining": False})
+
+    async def _prefetch(self, request: web.Request) -> web.Response:
+        order = await _body(request, PrefetchOrder)
+        path = _canonical(order.path)
+        if order.start < 0 or (order.stop is not None and order.stop <= order.start):
+            raise web.HTTPBadRequest(text="start and stop are not a span of bytes: 0 <= start < stop")
+        if self._prefetching >= _PREFETCHES:
+            raise web.HTTPTooManyRequests(text=f"{_PREFETCHES} prefetches are waiting already")
+        self._prefetching += 1
+        self._spawner.spawn(self._bring(path, order), f"prefetch {path}")
+        return web.json_response({"accepted": path}, status=202)
+
+    async def _bring(self, path: str, order: PrefetchOrder) -> None:
+        try:
+            async with self._prefetch_turn:
+                answer = await self._library.open(path, order.start)
+                record = answer.record
+                if record.status != 200 or not record.storable:
+                    return
+                stop = min(order.stop or record.size, record.size)
+                last = (stop - 1) // BLOCK_BYTES
+                for block in range(order.start // BLOCK_BYTES, last + 1):
+                    ahead = min(last, block + _PREFETCH_WINDOW)
+                    flight = self._library.want(Want(0, answer.key, path, record.generation, block, ahead))
+                    if flight is None:
+                        return
+                    landing = _Landing()
+                    if flight.is_over:
+                        continue
+                    flight.join(landing)
+                    await landing.over
+        finally:
+            self._prefetching -= 1
+
+
+def _canonical(path: str | None) -> str:
+    if not path or not path.startswith("/"):
+        raise web.HTTPBadRequest(text='"path" is missing or does not start with "/"')
+    try:
+        return canonical_path(path.replace("%", "%25").encode())
+    except Refused as error:
+        raise web.HTTPBadRequest(text=error.reason) from error
+
+
+async def _body(request: web.Request, kind: type[T]) -> T:
+    try:
+        async with asyncio.timeout(10):
+            return msgspec.json.decode(await request.read(), type=kind)
+    except msgspec.DecodeError as error:
+        raise web.HTTPBadRequest(text=f"the body is not the JSON expected: {error}") from error
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="the body did not come within 10 s") from None
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Errors as JSON, with what was wrong."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return web.json_response({"error": error.text}, status=error.status)
+    except OcaError as error:
+        return web.json_response({"error": str(error)}, status=502)

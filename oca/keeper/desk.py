@@ -1,0 +1,185 @@
+"""The desk: where the keeper talks to edge workers. Packets in, library calls out, flights reported back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+
+import msgspec
+
+from oca import ipc
+from oca.counters import COUNTERS_BYTES, WORDS, Count
+from oca.errors import NoSourceAnswered
+from oca.keeper.flights import Flight, Stage
+from oca.keeper.library import Library, Spawner
+from oca.store.board import CounterMemory
+from oca.store.shelves import Shelves
+
+log = logging.getLogger(__name__)
+
+
+class Counters:
+    """The counters of all workers, living and dead, as one row of sums."""
+
+    def __init__(self, retired: CounterMemory) -> None:
+        self._retired = retired
+        self.living: dict[int, CounterMemory] = {}
+
+    def sums(self) -> list[int]:
+        rows = [self._retired.words, *(memory.words for memory in self.living.values())]
+        return [sum(column) for column in zip(*rows, strict=True)]
+
+    def retire(self, worker: int) -> None:
+        """A worker ended: what it counted stays counted; what it had open is open no more."""
+        memory = self.living.pop(worker, None)
+        if memory is not None:
+            memory.words[Count.CONNECTIONS_OPEN] = 0
+            self._retired.add(memory.words)
+
+
+class Desk:
+    """Accepts workers on the appliance's Unix socket."""
+
+    def __init__(
+        self, sock: socket.socket, library: Library, shelves: Shelves, counters: Counters, spawner: Spawner
+    ) -> None:
+        self.library = library
+        self.shelves = shelves
+        self.counters = counters
+        self.spawner = spawner
+        self._sock = sock
+        self._clerks: set[Clerk] = set()
+        sock.setblocking(False)
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._accept)
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """Process ids of the connected workers, by worker number."""
+        return {clerk.worker: clerk.pid for clerk in self._clerks if clerk.pid}
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        for clerk in list(self._clerks):
+            clerk.channel.close()
+
+    def left(self, clerk: Clerk) -> None:
+        self._clerks.discard(clerk)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock, _ = self._sock.accept()
+                self._clerks.add(Clerk(sock, self))
+
+
+class Clerk:
+    """One worker's conversation. It is the Reader of every flight that this worker reads along with."""
+
+    def __init__(self, sock: socket.socket, desk: Desk) -> None:
+        self._desk = desk
+        self.channel = ipc.Channel(sock, self._received, self._lost)
+        self.worker = -1
+        self.pid = 0
+        self._numbers: dict[Flight, int] = {}
+        self._flights: dict[int, Flight] = {}
+
+    # --- Reader: what flights tell -----------------------------------------------------------------------------------
+
+    def arriving(self, flight: Flight) -> None:
+        self.channel.send(ipc.Arriving(self._numbers[flight], flight.watermark), flight.fd)
+
+    def progress(self, flight: Flight) -> None:
+        self.channel.send(ipc.Progress(self._numbers[flight], flight.watermark))
+
+    def landed(self, flight: Flight, *, kept: bool) -> None:
+        self.channel.send(ipc.Landed(self._forget(flight), flight.length, kept))
+
+    def failed(self, flight: Flight, *, unknown: bool, reason: str) -> None:
+        self.channel.send(ipc.Failed(self._forget(flight), unknown, reason))
+
+    def _forget(self, flight: Flight) -> int:
+        number = self._numbers.pop(flight)
+        self._flights.pop(number, None)
+        return number
+
+    # --- What the worker says ----------------------------------------------------------------------------------------
+
+    def _received(self, packed: bytes, fd: int) -> None:
+        try:
+            packet = ipc.decode_from_worker(packed)
+        except msgspec.DecodeError as error:
+            log.error("worker %d speaks another language: %s", self.worker, error)
+            self.channel.close()
+            return
+        finally:
+            if fd >= 0 and self.worker >= 0:
+                os.close(fd)
+        match packet:
+            case ipc.Hello(worker, pid):
+                self._greet(worker, pid, fd)
+            case ipc.Open():
+                self._desk.spawner.spawn(self._open(packet), f"answer {packet.path}")
+            case ipc.Want():
+                self._want(packet)
+            case ipc.Leave(number):
+                flight = self._flights.get(number)
+                if flight is not None:
+                    flight.leave(self)
+                    self._forget(flight)
+            case ipc.Touched(slots):
+                self._desk.shelves.touch(slots)
+            case ipc.Lost(extent, slot, reason):
+                self._desk.spawner.spawn(self._desk.library.lose(extent, slot, reason), "lose an extent")
+
+    def _greet(self, worker: int, pid: int, fd: int) -> None:
+        self.worker, self.pid = worker, pid
+        if fd < 0:
+            self.channel.close()
+            return
+        try:
+            if os.fstat(fd).st_size >= COUNTERS_BYTES:
+                self._desk.counters.living[worker] = CounterMemory(fd, WORDS)
+        finally:
+            os.close(fd)
+
+    async def _open(self, asked: ipc.Open) -> None:
+        try:
+            answer = await self._desk.library.open(asked.path, asked.start, asked.loop)
+        except NoSourceAnswered as error:
+            log.warning("%s", error)
+            refused: ipc.OpenRefused | None = ipc.OpenRefused(asked.request, error.status, str(error))
+        except Exception:
+            # Whatever it was, the client must not wait for its deadline to learn of it.
+            log.exception("%s can't be opened", asked.path)
+            refused = ipc.OpenRefused(asked.request, 500, "an error of the appliance's own; its log says more")
+        else:
+            refused = None
+        if refused is not None:
+            if not asked.background:
+                self.channel.send(refused)
+            return
+        if not asked.background:
+            self.channel.send(ipc.Opened(asked.request, answer.key, answer.record, answer.outcome, answer.fwd_status))
+
+    def _want(self, want: ipc.Want) -> None:
+        flight = self._desk.library.want(want)
+        if flight is None:
+            self.channel.send(ipc.Failed(want.flight, unknown=True, reason="this generation is not known here"))
+        elif flight.stage is Stage.LANDED:
+            self.channel.send(ipc.Landed(want.flight, flight.length, kept=True))
+        else:
+            self._numbers[flight] = want.flight
+            self._flights[want.flight] = flight
+            flight.join(self)
+
+    def _lost(self) -> None:
+        for flight in list(self._numbers):
+            flight.leave(self)
+        self._numbers.clear()
+        self._flights.clear()
+        if self._desk.counters.living.get(self.worker) is not None:
+            self._desk.counters.retire(self.worker)
+        self._desk.left(self)

@@ -1,0 +1,150 @@
+"""/metrics: the workers' shared counters and the keeper's own numbers, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from oca.counters import (
+    CLASSES,
+    EGRESS_AT,
+    FIRST_BYTE_BUCKETS,
+    OUTCOMES,
+    PLACES,
+    REQUESTS_AT,
+    SUM_OFFSET,
+    Count,
+    first_byte_words,
+)
+from oca.keeper.desk import Desk
+from oca.keeper.library import Library
+from oca.store.index import Index
+from oca.store.shelves import Shelves
+
+_TIMEOUTS: Final = {
+    "header": Count.HEADER_TIMEOUTS,
+    "idle": Count.IDLE_TIMEOUTS,
+    "slow": Count.SLOW_CLIENTS,
+}
+
+
+class Exporter(Collector):
+    """Collected on each scrape: nothing is kept twice, so nothing can drift apart."""
+
+    def __init__(
+        self, desk: Desk, library: Library, shelves: Shelves, index: Index, workers: Callable[[], dict[int, int]]
+    ) -> None:
+        self._desk = desk
+        self._library = library
+        self._shelves = shelves
+        self._index = index
+        self._workers = workers
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        sums = self._desk.counters.sums()
+        yield from self._requests(sums)
+        yield from self._connections(sums)
+        yield from self._fetches()
+        yield from self._devices()
+        yield InfoMetricFamily(
+            "oca_build",
+            "The running version.",
+            value={"version": version("open-oca"), "python": platform.python_version()},
+        )
+
+    def _requests(self, sums: list[int]) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "oca_requests", "Answers begun, by how and with what status.", labels=["outcome", "status_class"]
+        )
+        histogram = HistogramMetricFamily(
+            "oca_first_byte_seconds",
+            "From the end of a request's head to the first byte of its answer.",
+            labels=["outcome"],
+        )
+        for i, outcome in enumerate(OUTCOMES):
+            for j, status_class in enumerate(CLASSES):
+                requests.add_metric([outcome, status_class], sums[REQUESTS_AT + i * len(CLASSES) + j])
+            first = first_byte_words(outcome)
+            total = 0
+            buckets: list[tuple[str, float]] = []
+            for k, bound in enumerate((*FIRST_BYTE_BUCKETS, float("inf"))):
+                total += sums[first + k]
+                buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
+            histogram.add_metric([outcome], buckets, sum_value=sums[first + SUM_OFFSET] / 1e6)
+        yield requests
+        yield histogram
+        egress = CounterMetricFamily(
+            "oca_egress_bytes", "Bytes of content sent, by where they came from.", labels=["tier"]
+        )
+        for i, place in enumerate(PLACES):
+            egress.add_metric([place], sums[EGRESS_AT + i])
+        yield egress
+        yield CounterMetricFamily("oca_hits", "Requests answered from what was held.", value=sums[Count.HITS])
+        yield CounterMetricFamily("oca_misses", "Requests for which a source was asked.", value=sums[Count.MISSES])
+        yield CounterMetricFamily("oca_hit_bytes", "Bytes sent from devices.", value=sums[Count.HIT_BYTES])
+        yield CounterMetricFamily("oca_miss_bytes", "Bytes sent from flights.", value=sums[Count.MISS_BYTES])
+        yield CounterMetricFamily(
+            "oca_cold_reads", "Chunks that had to be read from a device first.", value=sums[Count.COLD_READS]
+        )
+        yield CounterMetricFamily(
+            "oca_healed_reads", "Reads a device failed, healed from the ladder.", value=sums[Count.HEALED_READS]
+        )
+
+    def _connections(self, sums: list[int]) -> Iterator[Metric]:
+        yield GaugeMetricFamily("oca_open_connections", "Client connections now.", value=sums[Count.CONNECTIONS_OPEN])
+        yield CounterMetricFamily("oca_connections", "Accepted.", value=sums[Count.CONNECTIONS_ACCEPTED])
+        yield CounterMetricFamily(
+            "oca_refused_connections", "Closed at once: too many.", value=sums[Count.CONNECTIONS_REFUSED]
+        )
+        ended = CounterMetricFamily("oca_client_timeouts", "Connections ended by a deadline.", labels=["deadline"])
+        for deadline, count in _TIMEOUTS.items():
+            ended.add_metric([deadline], sums[count])
+        yield ended
+        yield CounterMetricFamily(
+            "oca_cut_responses", "Answers broken off because no source gave the rest.", value=sums[Count.CUT_RESPONSES]
+        )
+        up = GaugeMetricFamily("oca_worker_up", "Whether an edge worker is connected.", labels=["worker"])
+        for worker in self._workers():
+            up.add_metric([str(worker)], 1)
+        yield up
+
+    def _fetches(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("oca_flights", "Blocks on their way in.", value=self._library.flights)
+        fetched = CounterMetricFamily("oca_fetch_bytes", "Bytes received from sources.", labels=["source"])
+        for source, count in self._library.counts.bytes.items():
+            fetched.add_metric([source], count)
+        yield fetched
+        errors = CounterMetricFamily("oca_fetch_errors", "Failed fetches.", labels=["source", "reason"])
+        for (source, reason), count in self._library.counts.errors.items():
+            errors.add_metric([source, reason], count)
+        yield errors
+        state = GaugeMetricFamily("oca_breaker_state", "0 closed, 1 half open, 2 open.", labels=["source"])
+        for source, breaker in self._library.breakers.items():
+            state.add_metric([source], breaker.state)
+        yield state
+
+    def _devices(self) -> Iterator[Metric]:
+        labels = ["device", "tier"]
+        used = GaugeMetricFamily("oca_device_used_bytes", "What the cache takes on a device.", labels=labels)
+        capacity = GaugeMetricFamily("oca_device_capacity_bytes", "What it may take.", labels=labels)
+        up = GaugeMetricFamily("oca_device_up", "Whether blocks are written there.", labels=labels)
+        errors = CounterMetricFamily("oca_device_errors", "Writes and removals that failed.", labels=labels)
+        for shelf in self._shelves.shelves:
+            names = [shelf.identity, shelf.settings.tier]
+            used.add_metric(names, shelf.eviction.used_bytes)
+            capacity.add_metric(names, shelf.settings.capacity)
+            up.add_metric(names, int(self._shelves.is_up(shelf)))
+            errors.add_metric(names, shelf.errors)
+        yield from (used, capacity, up, errors)
+        objects, extents = self._index.counts()
+        yield GaugeMetricFamily("oca_index_objects", "Objects in the index.", value=objects)
+        yield GaugeMetricFamily("oca_index_extents", "Extents in the index.", value=extents)

@@ -1,0 +1,743 @@
+"""The library: what objects are, and the flights that bring their blocks.
+
+Two questions are answered here. *Open*: what is this path, and may it be served? *Want*: bring me this block. Both
+climb the ladder of sources; many who ask the same share one answer. The first fetch of an object asks for its first
+wanted block at once: the head of that answer says what the object is, its body already is the block.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Coroutine
+from enum import StrEnum
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from oca.cache.breaker import Breaker, Limits
+from oca.cache.freshness import Defaults, Lifetime, lifetime
+from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ObjectKey, extent_key, object_key
+from oca.cache.ladder import Ladder, retry_delay
+from oca.cache.records import ObjectRecord
+from oca.cache.verdicts import Answer, Beyond, Negative, Part, Unchanged, Version, Whole, judge
+from oca.errors import FetchReason, GenerationChanged, NoSourceAnswered, OcaError, SourceError
+from oca.http.dates import format_date
+from oca.ipc import Want
+from oca.keeper.flights import Flight, Stage
+from oca.keeper.sources import Source, ask
+from oca.settings import Settings
+from oca.store.index import Index
+from oca.store.shelves import Keeping, Shelves
+
+log = logging.getLogger(__name__)
+
+_NEGATIVES: Final = 10_000
+_PRIVATE_REST: Final = 30.0
+"""Seconds that an object that may not be stored is remembered for its one viewer, between two blocks."""
+
+
+class OpenOutcome(StrEnum):
+    """How the answer to Open came about."""
+
+    HIT = "hit"
+    MISS = "miss"
+    REVALIDATED = "revalidated"
+    STALE = "stale"
+    NEGATIVE = "negative"
+
+
+class OpenAnswer(msgspec.Struct, frozen=True):
+    key: ObjectKey
+    record: ObjectRecord
+    outcome: OpenOutcome
+    fwd_status: int = 0
+
+
+class FetchCounts:
+    """What the exporter reads: bytes and errors by source."""
+
+    def __init__(self, sources: list[Source]) -> None:
+        self.bytes = {source.name: 0 for source in sources}
+        self.errors = {(source.name, reason): 0 for source in sources for reason in FetchReason}
+
+
+class Live:
+    """An object with flights, or one that may not be stored. Its record may be newer than the index's."""
+
+    def __init__(self, key: ObjectKey, record: ObjectRecord) -> None:
+        self.key = key
+        self.record = record
+        self.flights: dict[int, Flight] = {}
+        self.is_purged = False
+        self.streams = False
+        """The whole object is coming in one answer: no block of it is asked for by itself."""
+        self.remembered: asyncio.Task[None] | None = None
+
+
+class Spawner:
+    """Starts tasks in the process's one TaskGroup; a task's error is logged and does not end the others."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        task = self._group.create_task(self._guarded(work, name), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def cancel_all(self) -> None:
+        """The process ends: whatever is under way is given up."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _guarded(self, work: Coroutine[object, object, None], name: str) -> None:
+        try:
+            await work
+        except OcaError as error:
+            log.error("%s: %s", name, error)
+        except Exception:
+            log.exception("%s failed", name)
+
+
+class Library:
+    def __init__(
+        self,
+        settings: Settings,
+        sources: list[Source],
+        session: aiohttp.ClientSession,
+        index: Index,
+        shelves: Shelves,
+        spawner: Spawner,
+    ) -> None:
+        self._settings = settings
+        self._fetch = settings.fetch
+        self._sources = sources
+        self._session = session
+        self._index = index
+        self._shelves = shelves
+        self._spawner = spawner
+        limits = Limits(
+            settings.breaker.window,
+            settings.breaker.min_calls,
+            settings.breaker.failure_ratio,
+            settings.breaker.open_for,
+        )
+        self.breakers = {source.name: Breaker(limits) for source in sources}
+        fresh = settings.freshness
+        self._defaults = Defaults(
+            float(fresh.film),
+            float(fresh.manifest),
+            float(fresh.negative),
+            float(fresh.stale_if_error),
+            fresh.manifest_suffixes,
+        )
+        self.counts = FetchCounts(sources)
+        self._openings: dict[tuple[ObjectKey, bool], asyncio.Future[OpenAnswer]] = {}
+        self._purges: dict[ObjectKey, int] = {}
+        self._live: dict[ObjectKey, Live] = {}
+        self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
+        self._memory = asyncio.Semaphore(settings.fetch.max_flights)
+        self._losing: set[bytes] = set()
+        self._last_generation = 0
+        self._private = 0
+
+    @property
+    def flights(self) -> int:
+        return sum(len(live.flights) for live in self._live.values())
+
+    # --- Open -----------------------------------------------------------------------------------------------------
+
+    async def open(self, path: str, start: int | None, loop: bytes = b"") -> OpenAnswer:
+        """What `path` is. `start` is the first byte that will be wanted, None for none.
+
+        Raises `NoSourceAnswered` when no source says what it is and nothing that may be served is held.
+        """
+        key = object_key(path)
+        now = time.time()
+        known = self._known(key)
+        if known is not None and known.is_fresh(now):
+            outcome = OpenOutcome.HIT if known.status == 200 else OpenOutcome.NEGATIVE
+            return OpenAnswer(key, known, outcome)
+        held = known if known is not None and known.status == 200 else None
+        opening_key = (key, start is None)
+        opening = self._openings.get(opening_key)
+        is_mine = opening is None
+        if opening is None:
+            opening = self._begin(opening_key, path, start, held, loop)
+        try:
+            answer = await asyncio.shield(opening)
+            if not answer.record.storable and not is_mine:
+                # RFC 9111 section 5.2.2.5: what may not be stored may not be given to a second request either.
+                alone: asyncio.Future[OpenAnswer] = asyncio.get_running_loop().create_future()
+                self._start_consulting(alone, key, path, start, None, loop)
+                answer = await asyncio.shield(alone)
+        except NoSourceAnswered:
+            if held is None or time.time() >= held.generated_at + held.lifetime + held.stale_if_error:
+                raise
+            return OpenAnswer(key, held, OpenOutcome.STALE)
+        return answer
+
+    def _known(self, key: ObjectKey) -> ObjectRecord | None:
+        live = self._live.get(key)
+        if live is not None:
+            return live.record
+        return self._index.object(key) or self._negatives.get(key)
+
+    def _begin(
+        self, opening_key: tuple[ObjectKey, bool], path: str, start: int | None, held: ObjectRecord | None, loop: bytes
+    ) -> asyncio.Future[OpenAnswer]:
+        opening: asyncio.Future[OpenAnswer] = asyncio.get_running_loop().create_future()
+        self._openings[opening_key] = opening
+
+        def over(done: asyncio.Future[OpenAnswer]) -> None:
+            if self._openings.get(opening_key) is done:
+                del self._openings[opening_key]
+            if not done.cancelled():
+                done.exception()  # Read, so that asyncio does not complain when nobody waits.
+
+        opening.add_done_callback(over)
+        self._start_consulting(opening, opening_key[0], path, start, held, loop)
+        return opening
+
+    def _start_consulting(
+        self,
+        opening: asyncio.Future[OpenAnswer],
+        key: ObjectKey,
+        path: str,
+        start: int | None,
+        held: ObjectRecord | None,
+        loop: bytes,
+    ) -> None:
+        async def consult() -> None:
+            try:
+                await self._consult(opening, key, path, start, held, loop)
+            finally:
+                if not opening.done():
+                    opening.set_exception(NoSourceAnswered(502, f"{path}: the fetch ended without an answer"))
+
+        self._spawner.spawn(consult(), f"open {path}")
+
+    async def _consult(
+        self,
+        opening: asyncio.Future[OpenAnswer],
+        key: ObjectKey,
+        path: str,
+        start: int | None,
+        held: ObjectRecord | None,
+        loop: bytes,
+    ) -> None:
+        """Climb the ladder until a source says what `path` is; then go on with the body of that answer."""
+        block = None if start is None else start // BLOCK_BYTES
+        purges = self._purges.get(key, 0)
+        live: Live | None = None
+        flight: Flight | None = None
+        ladder = self._ladder()
+        tries = 0
+        last: SourceError | None = None
+        await self._memory.acquire()
+        holds_memory = True  # Until a flight takes it over.
+        try:
+            async with asyncio.timeout(self._fetch.total_deadline) as deadline:
+                while (rung := ladder.next_rung(time.monotonic())) is not None:
+                    if ladder.has_wrapped:
+                        tries += 1
+                        await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
+                    is_head = block is None
+                    span = None
+                    if block is not None and (held is None or held.ranged):
+                        span = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)
+                    try:
+                        async with self._attempt(rung, path, span, None, loop, is_head=is_head, condition=held) as (
+                            answer,
+                            response,
+                        ):
+                            if isinstance(answer, Beyond):
+                                block, ladder = None, self._ladder()
+                                continue
+                            if isinstance(answer, Negative) and answer.status == 403 and held is not None:
+                                raise SourceError(FetchReason.REFUSED, "403 for an object that is held")
+                            chunks = self._chunks(response, rung)
+                            if isinstance(answer, Whole) and answer.version.size < 0:
+                                if is_head:
+                                    block, ladder = 0, self._ladder()
+                                    continue
+                                answer, chunks = await self._measured(answer, chunks)
+                            is_purged = self._purges.get(key, 0) != purges
+                            live, opened = await self._opened(key, path, answer, response, held, is_purged=is_purged)
+                            opening.set_result(opened)
+                            if live is None or block is None:
+                                return
+                            if isinstance(answer, Part) and block not in live.flights:
+                                if self._is_present(live, block):
+                                    return
+                                flight = self._new_flight(live, block)
+                                flight.take_off()
+                                holds_memory = False
+                                await self._receive(flight, chunks)
+                            elif isinstance(answer, Whole) and not live.flights:
+                                self._memory.release()
+                                holds_memory = False
+                                # As long as bytes come there is no hurry; the stall timeout watches over that.
+                                deadline.reschedule(None)
+                                await self._stream(live, chunks)
+                        break
+                    except SourceError as error:
+                        last = error
+                        if opening.done():
+                            break
+                else:
+                    raise self._nobody(path, last)
+        except TimeoutError:
+            if not opening.done():
+                opening.set_exception(NoSourceAnswered(504, f"{path}: no source answered in time"))
+        except NoSourceAnswered as error:
+            opening.set_exception(error)
+        finally:
+            if holds_memory:
+                self._memory.release()
+            if live is not None:
+                self._retire(live)
+        if live is not None and flight is not None:
+            await self._bring(live, flight)
+
+    def _nobody(self, path: str, last: SourceError | None) -> NoSourceAnswered:
+        if last is None:
+            return NoSourceAnswered(502, f"{path}: every source has failed too often lately")
+        status = 504 if last.reason is FetchReason.TIMEOUT else 502
+        return NoSourceAnswered(status, f"{path}: no source answered: {last}")
+
+    async def _opened(
+        self,
+        key: ObjectKey,
+        path: str,
+        answer: Answer,
+        response: aiohttp.ClientResponse,
+        held: ObjectRecord | None,
+        *,
+        is_purged: bool,
+    ) -> tuple[Live | None, OpenAnswer]:
+        """Turn a source's answer into a record and remember it. The Live is None if there is no body to receive."""
+        now = time.time()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        match answer:
+            case Unchanged():
+                assert held is not None
+                life = self._lifetime(path, 200, headers, now, held)
+                record = self._dated(held, life, now)
+                if not is_purged:
+                    live = self._live.get(key)
+                    if live is not None and live.record.generation == held.generation:
+                        live.record = record
+                    await self._shelves.put(key, record, replaces=False)
+                return None, OpenAnswer(key, record, OpenOutcome.REVALIDATED, 304)
+            case Negative(status):
+                life = self._lifetime(path, status, headers, now, None)
+                kept = {"Cache-Control": life.cache_control}
+                record = self._dated(ObjectRecord(path, self._generation(), 0, status, kept=kept), life, now)
+                if not is_purged:
+                    if held is not None:
+                        await self.purge([key])
+                    if life.storable:
+                        self._negatives[key] = record
+                        if len(self._negatives) > _NEGATIVES:
+                            self._negatives.popitem(last=False)
+                return None, OpenAnswer(key, record, OpenOutcome.NEGATIVE, status)
+            case Part(_, _, version) | Whole(version):
+                life = self._lifetime(path, 200, headers, now, None)
+                live = self._adopt(key, path, version, life, now, is_purged=is_purged)
+                return live, OpenAnswer(live.key, live.record, OpenOutcome.MISS, response.status)
+            case Beyond():
+                raise AssertionError("the caller asks again without a range")
+
+    def _adopt(
+        self, key: ObjectKey, path: str, version: Version, life: Lifetime, now: float, *, is_purged: bool
+    ) -> Live:
+        """The object is `version` now. If the same bytes are held already, they stay its present generation."""
+        record = ObjectRecord(
+            path,
+            self._generation(),
+            version.size,
+            etag=version.etag,
+            last_modified=version.last_modified,
+            kept=version.kept,
+            storable=life.storable and not is_purged,
+            ranged=version.is_strong,
+        )
+        record = self._dated(record, life, now)
+        if not record.storable:
+            # Private to the one who asked: a name that no path hashes to, and that nobody else is told.
+            self._private += 1
+            live = Live(b"private:" + self._private.to_bytes(8, "big"), record)
+            self._live[live.key] = live
+            return live
+        present = self._live.get(key)
+        known = self._known(key)
+        is_same = known is not None and known.is_same_version(record)
+        if is_same:
+            assert known is not None
+            record = msgspec.structs.replace(record, generation=known.generation)
+        if present is not None and is_same:
+            present.record = record
+            live = present
+        else:
+            if present is not None:
+                present.is_purged = True
+            live = self._live[key] = Live(key, record)
+        self._negatives.pop(key, None)
+        replaces = known is not None and not is_same
+        live.remembered = self._spawner.spawn(self._shelves.put(key, record, replaces=replaces), f"remember {path}")
+        live.remembered.add_done_callback(lambda _: self._retire(live))
+        return live
+
+    async def _measured(self, answer: Whole, chunks: AsyncIterator[bytes]) -> tuple[Whole, AsyncIterator[bytes]]:
+        """An answer without a length (chunked, or ended by closing) is read whole, one block at most."""
+        body = bytearray()
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > BLOCK_BYTES:
+                raise SourceError(FetchReason.WRONG_SIZE, "no Content-Length, and larger than a block")
+
+        async def again() -> AsyncIterator[bytes]:
+            yield bytes(body)
+
+        return Whole(msgspec.structs.replace(answer.version, size=len(body))), again()
+
+    async def _chunks(self, response: aiohttp.ClientResponse, rung: int) -> AsyncIterator[bytes]:
+        """The body as it comes, counted."""
+        name = self._sources[rung].name
+        while chunk := await response.content.readany():
+            self.counts.bytes[name] += len(chunk)
+            yield chunk
+
+    def _lifetime(
+        self, path: str, status: int, headers: dict[str, str], now: float, held: ObjectRecord | None
+    ) -> Lifetime:
+        if held is not None and "cache-control" not in headers and "Cache-Control" in held.kept:
+            # RFC 9111 section 3.2: a 304 replaces only what it carries.
+            headers = {**headers, "cache-control": held.kept["Cache-Control"]}
+        return lifetime(path, status, headers, now, self._defaults)
+
+    def _dated(self, record: ObjectRecord, life: Lifetime, now: float) -> ObjectRecord:
+        return msgspec.structs.replace(
+            record,
+            generated_at=now - life.age,
+            lifetime=life.fresh,
+            stale_while_revalidate=life.stale_while_revalidate,
+            stale_if_error=life.stale_if_error,
+            kept={**record.kept, "Cache-Control": life.cache_control},
+        )
+
+    def _generation(self) -> int:
+        self._last_generation = max(time.time_ns(), self._last_generation + 1)
+        return self._last_generation
+
+    # --- Want -----------------------------------------------------------------------------------------------------
+
+    def want(self, wanted: Want) -> Flight | None:
+        """The flight of a wanted block, to be joined at once; reading ahead is begun as well.
+
+        None if this generation is not known here (any more): the object must be opened anew. A block that lies on disk
+        already comes back as a flight that has landed, without having flown.
+        """
+        key, generation, block = wanted.key, wanted.generation, wanted.block
+        live = self._live.get(key)
+        if live is None or live.record.generation != generation:
+            record = self._index.object(key)
+            if record is None or record.generation != generation:
+                return None
+            if not record.ranged:
+                # One whole answer made this generation, and part of it is gone: it can't be completed.
+                self._spawner.spawn(self.purge([key]), f"forget {record.path}")
+                return None
+            live = Live(key, record)
+        if not 0 <= block * BLOCK_BYTES < max(1, live.record.size):
+            return None
+        flight = live.flights.get(block)
+        if flight is None:
+            if self._is_present(live, block):
+                flight = Flight(key, live.record, block)
+                flight.stage = Stage.LANDED
+                return flight
+            self._live[key] = live
+            flight = self._new_flight(live, block)
+            if not live.streams:
+                self._spawner.spawn(self._fly(live, flight), f"block {block} of {live.record.path}")
+        if not live.streams:
+            self._read_ahead(live, block, wanted.last_block)
+        return flight
+
+    def _read_ahead(self, live: Live, block: int, last_block: int) -> None:
+        last = min(block + self._fetch.read_ahead_blocks, last_block, (live.record.size - 1) // BLOCK_BYTES)
+        for ahead in range(block + 1, last + 1):
+            if ahead not in live.flights and not self._is_present(live, ahead):
+                flight = self._new_flight(live, ahead)
+                self._spawner.spawn(self._fly(live, flight), f"block {ahead} of {live.record.path}")
+
+    def _is_present(self, live: Live, block: int) -> bool:
+        number, place = divmod(block, EXTENT_BLOCKS)
+        if not live.record.storable:
+            return False
+        key = extent_key(live.key, live.record.generation, number)
+        extent = self._index.extent(key)
+        return extent is not None and bool(extent.present >> place & 1) and key not in self._losing
+
+    def _new_flight(self, live: Live, block: int) -> Flight:
+        flight = live.flights.get(block)
+        if flight is None:
+            flight = live.flights[block] = Flight(live.key, live.record, block)
+        return flight
+
+    async def _fly(self, live: Live, flight: Flight) -> None:
+        await self._memory.acquire()
+        flight.take_off()
+        await self._bring(live, flight)
+
+    async def _bring(self, live: Live, flight: Flight) -> None:
+        """Fetch what is missing of a flight that has taken off, put it on disk, and end it, in every case."""
+        try:
+            if flight.stage is Stage.ARRIVING:
+                await self._fetch_rest(live, flight)
+            await self._land(live, flight)
+        except NoSourceAnswered as error:
+            flight.fail(str(error))
+        except GenerationChanged as error:
+            log.warning("%s has changed at its source: %s", live.record.path, error)
+            if self._live.get(live.key) is live:
+                await self.purge([live.key])
+            flight.fail(str(error), unknown=True)
+        finally:
+            if flight.stage not in (Stage.LANDED, Stage.FAILED):
+                flight.fail("the keeper stops")
+            self._memory.release()
+            self._over(live, flight)
+
+    def _over(self, live: Live, flight: Flight) -> None:
+        if live.flights.get(flight.block) is flight:
+            del live.flights[flight.block]
+        self._retire(live)
+
+    def _retire(self, live: Live) -> None:
+        """Let go of an object that has nothing under way; the index knows it, and if not it is asked for again."""
+        if live.flights or live.streams or (live.remembered is not None and not live.remembered.done()):
+            return
+        if not live.record.storable and not live.is_purged:
+            # Its one viewer may still come for the next block.
+            live.is_purged = True
+            asyncio.get_running_loop().call_later(_PRIVATE_REST, self._retire, live)
+        elif self._live.get(live.key) is live:
+            del self._live[live.key]
+
+    async def _fetch_rest(self, live: Live, flight: Flight) -> None:
+        """Climb the ladder from the watermark on. Raises `NoSourceAnswered`, or `GenerationChanged` if all agree."""
+        ladder = self._ladder()
+        record = live.record
+        tries = 0
+        last: SourceError | None = None
+        changed: GenerationChanged | None = None
+        try:
+            async with asyncio.timeout(self._fetch.total_deadline):
+                while (rung := ladder.next_rung(time.monotonic())) is not None:
+                    if ladder.has_wrapped:
+                        if changed is not None:
+                            raise changed
+                        tries += 1
+                        await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
+                    span = (flight.start + flight.watermark, flight.stop)
+                    try:
+                        async with self._attempt(rung, record.path, span, record, b"") as (answer, response):
+                            chunks = self._chunks(response, rung)
+                            if isinstance(answer, Part):
+                                await self._receive(flight, chunks)
+                            elif isinstance(answer, Whole):
+                                await self._receive(flight, chunks, skip=span[0])
+                            else:
+                                raise SourceError(FetchReason.STATUS, f"status {response.status} for a known object")
+                    except GenerationChanged as error:
+                        changed = error
+                    except SourceError as error:
+                        last = error
+                    else:
+                        return
+        except TimeoutError:
+            raise NoSourceAnswered(504, f"{record.path}: no source gave the block in time") from None
+        if changed is not None:
+            raise changed
+        raise self._nobody(record.path, last)
+
+    async def _receive(self, flight: Flight, chunks: AsyncIterator[bytes], skip: int | None = None) -> None:
+        """Fill the flight. The body must end where the block does; with `skip`, it is the whole object, and the block
+        begins that far in it.
+        """
+        left = skip or 0
+        async for chunk in chunks:
+            part = chunk[left:] if left else chunk
+            left -= len(chunk) - len(part)
+            room = flight.length - flight.watermark
+            if len(part) > room:
+                if skip is None:
+                    raise SourceError(FetchReason.OVERLONG, "more bytes than announced")
+                part = part[:room]
+            if part:
+                flight.receive(part)
+            if flight.stage is Stage.WHOLE and skip is not None:
+                return
+        if flight.stage is not Stage.WHOLE:
+            missing = flight.length - flight.watermark
+            raise SourceError(FetchReason.TRUNCATED, f"the answer ended {missing} bytes early")
+
+    async def _stream(self, live: Live, chunks: AsyncIterator[bytes]) -> None:
+        """Feed all blocks from one whole answer, in order. What waits when it breaks off is fetched by itself."""
+        live.streams = True
+        rest = b""
+        try:
+            for block in range(-(-live.record.size // BLOCK_BYTES)):
+                flight = self._new_flight(live, block)
+                if block and not (live.record.storable and self._shelves.can_keep()):
+                    # It passes through memory only, so it may not run ahead of its viewer.
+                    async with asyncio.timeout(self._fetch.total_deadline):
+                        await flight.wanted.wait()
+                await self._memory.acquire()
+                flight.take_off()
+                while flight.stage is Stage.ARRIVING:
+                    chunk = rest or await anext(chunks, b"")
+                    if not chunk:
+                        raise SourceError(FetchReason.TRUNCATED, "the whole answer ended early")
+                    room = flight.length - flight.watermark
+                    rest = chunk[room:]
+                    flight.receive(chunk[:room])
+                self._spawner.spawn(self._bring(live, flight), f"block {block} of {live.record.path}")
+            if rest or await anext(chunks, b""):
+                raise SourceError(FetchReason.OVERLONG, "more bytes than announced")
+        finally:
+            live.streams = False
+            for flight in list(live.flights.values()):
+                if flight.stage is Stage.WAITING:
+                    if live.record.ranged:
+                        self._spawner.spawn(self._fly(live, flight), f"block {flight.block} of {live.record.path}")
+                    else:
+                        flight.fail("the source broke off, and its answer can't be continued", unknown=True)
+                        self._over(live, flight)
+                elif flight.stage is Stage.ARRIVING:
+                    self._spawner.spawn(self._bring(live, flight), f"block {flight.block} of {live.record.path}")
+            self._retire(live)
+
+    async def _land(self, live: Live, flight: Flight) -> None:
+        kept = False
+        if live.record.storable and not live.is_purged:
+            if live.remembered is not None:
+                # The object's record first: its generation's older extents go with that commit.
+                await asyncio.wait([live.remembered])
+            kept = await self._shelves.keep(
+                Keeping(live.key, live.record, flight.block, flight.content(), lambda: not live.is_purged)
+            )
+        flight.land(kept=kept)
+
+    # --- Purge and the rest -----------------------------------------------------------------------------------------
+
+    async def purge(self, keys: list[ObjectKey]) -> None:
+        """Forget objects. When this returns no worker serves them; who is being served finishes with the old bytes."""
+        for key in keys:
+            self._negatives.pop(key, None)
+            self._purges[key] = self._purges.get(key, 0) + 1
+            for part in (False, True):
+                self._openings.pop((key, part), None)
+            live = self._live.pop(key, None)
+            if live is not None:
+                live.is_purged = True
+        await self._shelves.drop(keys)
+        if len(self._purges) > 100_000:
+            self._purges.clear()
+
+    def objects_below(self, prefix: str) -> list[ObjectKey]:
+        """Keys of objects that are known only here, in memory, and whose path starts with `prefix`."""
+        live = [key for key, live in self._live.items() if live.record.path.startswith(prefix)]
+        return live + [key for key, record in self._negatives.items() if record.path.startswith(prefix)]
+
+    async def lose(self, extent: bytes, slot: int, reason: str) -> None:
+        """What a worker found: an extent's file is gone, short or unreadable. Its blocks are fetched anew."""
+        self._losing.add(extent)
+        try:
+            await self._shelves.lose(extent, slot, reason)
+        finally:
+            self._losing.discard(extent)
+
+    def _ladder(self) -> Ladder:
+        return Ladder(list(self.breakers.values()), self._fetch.attempts)
+
+    @contextlib.asynccontextmanager
+    async def _attempt(
+        self,
+        rung: int,
+        path: str,
+        span: tuple[int, int] | None,
+        held: ObjectRecord | None,
+        loop: bytes,
+        *,
+        is_head: bool = False,
+        condition: ObjectRecord | None = None,
+    ) -> AsyncIterator[tuple[Answer, aiohttp.ClientResponse]]:
+        """Ask one source once. Every error of the network or of the source comes out as `SourceError`, counted.
+
+        `held` is the generation the bytes must belong to; `condition` is one that the source may confirm with 304.
+        """
+        source = self._sources[rung]
+        breaker = self.breakers[source.name]
+        headers: dict[str, str] = {}
+        if not source.is_s3:
+            own = self._settings.appliance.id
+            headers["CDN-Loop"] = f"{loop.decode('latin-1')}, {own}" if loop else own
+        if span is not None:
+            headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
+        if held is not None:
+            if held.etag:
+                headers["If-Match"] = held.etag.decode("latin-1")
+            elif held.last_modified is not None:
+                headers["If-Unmodified-Since"] = format_date(held.last_modified)
+        if condition is not None:
+            if condition.etag:
+                headers["If-None-Match"] = condition.etag.decode("latin-1")
+            elif condition.last_modified is not None:
+                headers["If-Modified-Since"] = format_date(condition.last_modified)
+        response: aiohttp.ClientResponse | None = None
+        try:
+            response = await ask(self._session, source, "HEAD" if is_head else "GET", path, headers)
+            answer = judge(
+                response.status,
+                {name.lower(): value for name, value in response.headers.items()},
+                start=0 if span is None else span[0],
+                stop=None if span is None else span[1],
+                held=held if held is not None else condition if response.status == 304 else None,
+                now=time.time(),
+                is_s3=source.is_s3,
+            )
+            yield answer, response
+        except SourceError as error:
+            fault = error
+        except TimeoutError as error:
+            fault = SourceError(FetchReason.TIMEOUT, "nothing came for too long")
+            fault.__cause__ = error
+        except aiohttp.ClientPayloadError as error:
+            fault = SourceError(FetchReason.TRUNCATED, str(error))
+            fault.__cause__ = error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            fault = SourceError(FetchReason.CONNECT, str(error))
+            fault.__cause__ = error
+        else:
+            breaker.report(time.monotonic(), succeeded=True)
+            return
+        finally:
+            if response is not None:
+                # A body that was read to its end leaves the connection for the next request.
+                response.release() if response.content.at_eof() else response.close()
+        self.counts.errors[source.name, fault.reason] += 1
+        breaker.report(time.monotonic(), succeeded=isinstance(fault, GenerationChanged))
+        log.info("%s: %s: %s", source.name, path, fault)
+        raise fault

@@ -1,0 +1,69 @@
+"""How a child process of the appliance begins: logging, settings, and dying with its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Final
+
+from oca.errors import OcaError
+from oca.settings import Settings, unpack_settings
+
+_PR_SET_PDEATHSIG: Final = 1
+_LOCK_PATIENCE: Final = 30.0
+_LOCK_LOOK: Final = 0.02
+
+
+class StateDirBusy(OcaError):
+    """Another process still writes the index."""
+
+
+def configure_logging(name: str) -> None:
+    """One line per event on stderr, for journald or a terminal."""
+    logging.basicConfig(
+        level=os.environ.get("OCA_LOG_LEVEL", "INFO").upper(),
+        format=f"%(asctime)s {name}[%(process)d] %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def begin_child(name: str, supervisor: int, lock_fd: int | None = None) -> None:
+    """Set up the process. With `lock_fd`, wait until no other keeper writes the index.
+
+    If the supervisor is killed, SIGTERM reaches us: an appliance without a supervisor drains and ends.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != supervisor:
+        sys.exit(0)  # It died before the line above.
+    faulthandler.enable()
+    configure_logging(name)
+    if lock_fd is not None:
+        _take_lock(lock_fd)
+
+
+def _take_lock(lock_fd: int) -> None:
+    # A lock of the open file would be shared with the supervisor and its other children: lock our own opening of it.
+    own = os.open(f"/proc/self/fd/{lock_fd}", os.O_RDWR | os.O_CLOEXEC)
+    patience = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > patience:
+                raise StateDirBusy("another keeper holds the index and does not end") from None
+            time.sleep(_LOCK_LOOK)
+        else:
+            return
+
+
+def read_settings_from(fd: int) -> Settings:
+    """The settings that the supervisor checked, so that all processes of one generation agree."""
+    return unpack_settings(os.pread(fd, os.fstat(fd).st_size, 0))

@@ -1,0 +1,326 @@
+"""The index: one LMDB file, written by the keeper alone, read by every worker through shared memory.
+
+| table | key | value |
+|---|---|---|
+| objects | object key (16 bytes) | ObjectRecord |
+| extents | extent key (28 bytes) | ExtentRecord |
+| paths | path, cut to 400 bytes, and object key | nothing: for purging a prefix |
+| devices | number (2 bytes) | DeviceRecord |
+
+A commit is synced to disk before it is answered. What it says is therefore true after any kind of death: a block's
+bytes are durable before its bit is put in here, and a file is removed only after its record is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import lmdb
+import msgspec
+
+from oca.cache.keys import ExtentKey, ObjectKey
+from oca.cache.records import (
+    FORMAT,
+    DeviceRecord,
+    ExtentRecord,
+    ObjectRecord,
+    decode_device,
+    decode_extent,
+    decode_object,
+    encode,
+    with_block,
+)
+from oca.errors import IndexUnusable
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Txn = lmdb.Transaction[bytes]
+
+_MAP_BYTES: Final = 64 * 1024**3
+"""Address space, not disk or memory: the most the index may grow to. 10 M records take about 3 GiB."""
+_TABLES: Final = 8
+_READERS: Final = 1024
+_PATH_BYTES: Final = 400
+"""LMDB keys end at 511 bytes."""
+_NUMBER: Final = struct.Struct(">H")
+_FORMAT_KEY: Final = b"format"
+
+
+class PutObject(msgspec.Struct, frozen=True):
+    key: ObjectKey
+    record: ObjectRecord
+
+
+class DropObject(msgspec.Struct, frozen=True):
+    """Remove an object's record and all its extents. `unless` spares the extents of one generation, and the record."""
+
+    key: ObjectKey
+    unless: int | None = None
+
+
+class AddBlock(msgspec.Struct, frozen=True):
+    """Block `block` of an extent is durable on `device`. An extent that lay elsewhere is given up there."""
+
+    key: ExtentKey
+    device: int
+    slot: int
+    block: int
+    crc: int
+    used_bytes: int
+
+
+class DropExtent(msgspec.Struct, frozen=True):
+    """Remove one extent's record; with `slot`, only if it still has that slot. An object without extents goes too:
+    what nobody reads must not fill the index.
+    """
+
+    key: ExtentKey
+    slot: int | None = None
+
+
+Change = PutObject | DropObject | AddBlock | DropExtent
+Dropped = list[tuple[ExtentKey, ExtentRecord]]
+"""Extents that a commit took out of the index: their files may go now."""
+
+
+def _open(folder: str, *, readonly: bool) -> lmdb.Environment:
+    try:
+        return lmdb.open(
+            folder,
+            map_size=_MAP_BYTES,
+            max_dbs=_TABLES,
+            max_readers=_READERS,
+            readonly=readonly,
+            create=not readonly,
+            readahead=False,
+            max_spare_txns=4,
+        )
+    except lmdb.Error as error:
+        raise IndexUnusable(f"{folder}: the index can't be opened: {error}") from error
+
+
+class IndexReader:
+    """Look-ups of one process. Each call sees the latest commit. Not for threads."""
+
+    def __init__(self, folder: str) -> None:
+        self._env = _open(folder, readonly=True)
+        self._objects = self._env.open_db(b"objects", create=False)
+        self._extents = self._env.open_db(b"extents", create=False)
+        self._devices = self._env.open_db(b"devices", create=False)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def object(self, key: ObjectKey) -> ObjectRecord | None:
+        with self._env.begin(buffers=True) as txn:
+            packed = txn.get(key, db=self._objects)
+            return None if packed is None else decode_object(packed)
+
+    def extent(self, key: ExtentKey) -> ExtentRecord | None:
+        with self._env.begin(buffers=True) as txn:
+            packed = txn.get(key, db=self._extents)
+            return None if packed is None else decode_extent(packed)
+
+    def devices(self) -> dict[int, DeviceRecord]:
+        with self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
+            return {_NUMBER.unpack(key)[0]: decode_device(packed) for key, packed in cursor}
+
+
+class Index:
+    """The keeper's index. Writes are grouped: whatever waits when a commit ends goes into the next one."""
+
+    def __init__(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._env = _open(folder, readonly=False)
+        self._objects = self._env.open_db(b"objects")
+        self._extents = self._env.open_db(b"extents")
+        self._paths = self._env.open_db(b"paths")
+        self._devices = self._env.open_db(b"devices")
+        meta = self._env.open_db(b"meta")
+        with self._env.begin(write=True) as txn:
+            found = txn.get(_FORMAT_KEY, db=meta)
+            if found is None:
+                txn.put(_FORMAT_KEY, str(FORMAT).encode(), db=meta)
+            elif found != str(FORMAT).encode():
+                raise IndexUnusable(f"{folder}: the index has format {found.decode()}, this version reads {FORMAT}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
+        self._waiting: list[tuple[tuple[Change, ...], asyncio.Future[Dropped]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._wakes = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._writer = asyncio.create_task(self._write(), name="index writer")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._writer is not None
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        for _, done in self._waiting:
+            done.cancel()
+        self._thread.shutdown(wait=True)
+        self._env.close()
+
+    async def apply(self, *changes: Change) -> Dropped:
+        """Commit `changes` together, durably. Returns the extents that went."""
+        done: asyncio.Future[Dropped] = asyncio.get_running_loop().create_future()
+        self._waiting.append((changes, done))
+        self._wakes.set()
+        return await done
+
+    def object(self, key: ObjectKey) -> ObjectRecord | None:
+        with self._env.begin() as txn:
+            packed = txn.get(key, db=self._objects)
+        return None if packed is None else decode_object(packed)
+
+    def extent(self, key: ExtentKey) -> ExtentRecord | None:
+        with self._env.begin() as txn:
+            packed = txn.get(key, db=self._extents)
+        return None if packed is None else decode_extent(packed)
+
+    def extents_of(self, key: ObjectKey, generation: int) -> list[tuple[ExtentKey, ExtentRecord]]:
+        prefix = key + generation.to_bytes(8, "big")
+        with self._env.begin() as txn:
+            return [(found, decode_extent(packed)) for found, packed in _starting(txn, self._extents, prefix)]
+
+    def paths_starting(self, prefix: str, limit: int) -> list[ObjectKey]:
+        """Keys of at most `limit` objects whose path starts with `prefix`."""
+        wanted = prefix.encode()
+        keys: list[ObjectKey] = []
+        with self._env.begin() as txn:
+            for found, _ in _starting(txn, self._paths, wanted[:_PATH_BYTES]):
+                key = found[-16:]
+                if len(wanted) > _PATH_BYTES:
+                    packed = txn.get(key, db=self._objects)
+                    if packed is None or not decode_object(packed).path.startswith(prefix):
+                        continue
+                keys.append(key)
+                if len(keys) == limit:
+                    break
+        return keys
+
+    def counts(self) -> tuple[int, int]:
+        """How many objects and extents there are."""
+        with self._env.begin() as txn:
+            return txn.stat(self._objects)["entries"], txn.stat(self._extents)["entries"]
+
+    def scan_extents(self, batch: int) -> Iterator[list[tuple[ExtentKey, ExtentRecord]]]:
+        """All extents in batches. Between batches no transaction is held, so the file does not grow meanwhile."""
+        after = b""
+        while True:
+            found: list[tuple[ExtentKey, ExtentRecord]] = []
+            with self._env.begin() as txn, txn.cursor(db=self._extents) as cursor:
+                more = cursor.set_range(after) if after else cursor.first()
+                while more and len(found) < batch:
+                    found.append((cursor.key(), decode_extent(cursor.value())))
+                    more = cursor.next()
+            if not found:
+                return
+            yield found
+            after = found[-1][0] + b"\0"
+
+    def register_device(self, record: DeviceRecord) -> int:
+        """The number of a device in this index, found by its own id or newly given."""
+        with self._env.begin(write=True) as txn:
+            number = 0
+            with txn.cursor(db=self._devices) as cursor:
+                for key, packed in cursor:
+                    number = _NUMBER.unpack(key)[0]
+                    if decode_device(packed).id == record.id:
+                        break
+                    number += 1
+            txn.put(_NUMBER.pack(number), encode(record), db=self._devices)
+            return number
+
+    def clear_dead_readers(self) -> int:
+        """Free the reader slots of killed workers: while one is held, pages it saw can't be used again."""
+        return int(self._env.reader_check())
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run a long read beside the loop, in order with the commits."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _write(self) -> None:
+        while True:
+            await self._wakes.wait()
+            self._wakes.clear()
+            batch, self._waiting = self._waiting, []
+            try:
+                dropped = await self.in_thread(lambda batch=batch: self._commit([c for c, _ in batch]))  # type: ignore[misc]
+            except lmdb.Error as error:
+                for _, done in batch:
+                    if not done.done():
+                        done.set_exception(IndexUnusable(f"the index can't be written: {error}"))
+                continue
+            for (_, done), gone in zip(batch, dropped, strict=True):
+                if not done.done():
+                    done.set_result(gone)
+
+    def _commit(self, batch: list[tuple[Change, ...]]) -> list[Dropped]:
+        with self._env.begin(write=True) as txn:
+            return [self._change_all(txn, changes) for changes in batch]
+
+    def _change_all(self, txn: Txn, changes: Iterable[Change]) -> Dropped:
+        dropped: Dropped = []
+        for change in changes:
+            match change:
+                case PutObject(key, record):
+                    txn.put(key, encode(record), db=self._objects)
+                    txn.put(_path_key(record.path, key), b"", db=self._paths)
+                case AddBlock():
+                    self._add_block(txn, change, dropped)
+                case DropExtent(key, slot):
+                    packed = txn.get(key, db=self._extents)
+                    if packed is not None:
+                        extent = decode_extent(packed)
+                        if slot is None or extent.slot == slot:
+                            txn.delete(key, db=self._extents)
+                            dropped.append((key, extent))
+                            if next(_starting(txn, self._extents, key[:16]), None) is None:
+                                self._drop_object(txn, key[:16], None, dropped)
+                case DropObject(key, unless):
+                    self._drop_object(txn, key, unless, dropped)
+        return dropped
+
+    def _add_block(self, txn: Txn, change: AddBlock, dropped: Dropped) -> None:
+        packed = txn.get(change.key, db=self._extents)
+        extent = None if packed is None else decode_extent(packed)
+        if extent is not None and (extent.device != change.device or extent.slot != change.slot):
+            dropped.append((change.key, extent))
+            extent = None
+        if extent is None:
+            extent = ExtentRecord(change.device, change.slot, 0, b"", 0)
+        txn.put(change.key, encode(with_block(extent, change.block, change.crc, change.used_bytes)), db=self._extents)
+
+    def _drop_object(self, txn: Txn, key: ObjectKey, unless: int | None, dropped: Dropped) -> None:
+        spared = None if unless is None else key + unless.to_bytes(8, "big")
+        for found, packed in list(_starting(txn, self._extents, key)):
+            if spared is None or not found.startswith(spared):
+                dropped.append((found, decode_extent(packed)))
+                txn.delete(found, db=self._extents)
+        if unless is None:
+            record = txn.get(key, db=self._objects)
+            if record is not None:
+                txn.delete(_path_key(decode_object(record).path, key), db=self._paths)
+                txn.delete(key, db=self._objects)
+
+
+def _path_key(path: str, key: ObjectKey) -> bytes:
+    return path.encode()[:_PATH_BYTES] + key
+
+
+def _starting(txn: Txn, table: lmdb._Database, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    with txn.cursor(db=table) as cursor:
+        more = cursor.set_range(prefix) if prefix else cursor.first()
+        while more and cursor.key().startswith(prefix):
+            yield cursor.key(), cursor.value()
+            more = cursor.next()

@@ -1,0 +1,67 @@
+# `make` lists the targets. Each does its own set-up: a virtual environment in .venv with the versions of requirements.lock.
+# PYTHON=/path/to/python3 names the Python to make it with; ARGS="..." is handed on to the tool that a target runs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV_VERSIONS := uv>=0.9,<1
+export PYTHON
+
+# uv reads its own settings; where a machine has only pip's, they hold for uv too.
+UV := $(if $(UV_DEFAULT_INDEX)$(UV_INDEX_URL),,$(if $(PIP_INDEX_URL),UV_DEFAULT_INDEX="$$PIP_INDEX_URL")) \
+	$(if $(SSL_CERT_FILE),,$(if $(PIP_CERT),SSL_CERT_FILE="$$PIP_CERT")) $(BIN)/uv
+
+.PHONY: help
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | while IFS=: read -r name words; do printf '  make %-7s%s\n' "$$name" "$$words"; done
+
+.PHONY: demo
+demo: $(READY) ## an origin, one appliance and a page that plays a film from it; SMOKE=1 lets a headless browser judge
+	@exec $(BIN)/oca-admin demo $(if $(filter-out 0,$(SMOKE)),--smoke) $(ARGS)
+
+.PHONY: test
+test: $(READY) ## all tests but the long ones
+	@exec $(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: $(READY) ## style, types and the direction of imports
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: fix
+fix: $(READY) ## mend what ruff can mend, and format
+	@$(BIN)/ruff check --fix --exit-zero --quiet
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check
+
+.PHONY: bench
+bench: $(READY) ## the appliance beside nginx on this machine (needs nginx and wrk)
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: soak
+soak: $(READY) ## the long tests: many rounds of kill -9, and the like
+	@exec $(BIN)/pytest -m soak --timeout=3600 $(ARGS)
+
+.PHONY: lock
+lock: $(BIN)/uv ## write requirements.lock anew from pyproject.toml; ARGS=--upgrade takes the newest versions
+	@$(UV) pip compile --quiet --universal --no-annotate --no-header --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --python-version 3.11 --extra demo --extra encode --group dev \
+		pyproject.toml -o requirements.lock $(ARGS)
+
+# sync removes what the lock does not name, but leaves pip and uv, which brought it here.
+$(READY): pyproject.toml requirements.lock | $(BIN)/uv
+	@echo "installing the packages of requirements.lock into $(VENV)"
+	@$(UV) pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+$(BIN)/uv: | .ci/python
+	@python=$$(.ci/python); echo "making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(UV_VERSIONS)'

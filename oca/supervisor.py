@@ -247,6 +247,7 @@ class Supervisor:
             self._keeper = None
             if old_keeper is not None:
                 _signal(old_keeper, signal.SIGTERM)
+                self._spawn(_ended([old_keeper], _KEEPER_END))
             # The new keeper waits for the old one's lock; workers ask again what they were waiting for.
             await self._start_keeper()
             try:

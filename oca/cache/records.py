@@ -71,7 +71,7 @@ class ExtentRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A device by its own id, wherever it is mounted today."""
+    """A device by its own id, wherever it is mounted today; its path is empty while it is not in use."""
 
     id: str
     path: str

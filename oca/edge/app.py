@@ -57,6 +57,7 @@ async def run_worker(
             listener.close()
             leaving.set()
         if closes_idle:
+            worker.is_stopping = True
             for connection in [c for c in worker.connections if c.is_idle]:
                 connection.close()
 

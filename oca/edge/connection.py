@@ -49,7 +49,10 @@ _TURN_BYTES: Final = 8 * 1024 * 1024
 """Sent to one client before the others get their turn."""
 _REOPENS: Final = 3
 _ABORT: Final = struct.pack("ii", 1, 0)
-_GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH})
+# The client is gone, or (the last two) we are out of descriptors and can do nothing better than to end this one.
+_GONE: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH}
+)
 
 
 class State(Enum):
@@ -563,6 +566,8 @@ class Connection:
             try:
                 extent = self._worker.lookup.extent(held, number, place)
             except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise
                 self._wound_unopened(held, number, str(error))
                 extent = None
             if extent is not None:
@@ -696,7 +701,7 @@ class Connection:
         self._reopens = 0
         self._request = None
         self._sent = 0
-        if not self._persists:
+        if not self._persists or self._worker.is_stopping:
             self._linger()
             return
         if self._end_seen and not self._buffer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from typing import Final
@@ -115,7 +116,7 @@ class Lookup:
             return None
         described, tier = device
         key = extent_key(held.key, held.record.generation, number)
-        fd = os.open(f"{described.path}/extents/{file_name(key)}", os.O_RDONLY | os.O_CLOEXEC)
+        fd = self._open_file(f"{described.path}/extents/{file_name(key)}")
         opened = held.extents[number] = OpenExtent(key, fd, record, tier)
         return opened
 
@@ -147,6 +148,16 @@ class Lookup:
         for raw in gone:
             del self._held[raw]
 
+    def _open_file(self, path: str) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            # Descriptors ran out, which is no fault of the device: give back all that are only remembered.
+            self._held.clear()
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
     def _record(self, held: Held, number: int) -> ExtentRecord | None:
         if held.key.startswith(_PRIVATE):
             return None
@@ -156,7 +167,9 @@ class Lookup:
         if self._devices_version != self._board.devices_version:
             self._devices_version = self._board.devices_version
             self._devices = {
-                found: (record, PLACES.index(Place(record.tier))) for found, record in self._index.devices().items()
+                found: (record, PLACES.index(Place(record.tier)))
+                for found, record in self._index.devices().items()
+                if record.path
             }
         return self._devices.get(number)
 

@@ -37,6 +37,8 @@ class Worker:
         self.connections: set[Connection] = set()
         self.is_leaving = False
         """New connections go elsewhere; those that are here are closed after their response."""
+        self.is_stopping = False
+        """The appliance ends: nobody may send another request."""
         rules = settings.cors
         self.heads = CommonHeads(Cors(rules.allow_origins, rules.expose_headers, rules.timing_allow_origin))
         self.scratch = bytearray(SMALL_BYTES + 8192)

@@ -48,8 +48,7 @@ async def run_keeper(
     ):
         spawner = Spawner(group)
         shelves = Shelves(index, board, time.monotonic)
-        for device in settings.device:
-            await shelves.add(device)
+        await shelves.add_all(settings.device)
         loading = spawner.spawn(shelves.load(), "load the shelves")
         await asyncio.wait([loading], timeout=_LOAD_AT_START)
         library = Library(settings, sources, session, index, shelves, spawner)

@@ -154,6 +154,10 @@ class Control:
                         "errors": shelf.errors,
                     }
                     for shelf in self._shelves.shelves
+                ]
+                + [
+                    {"path": out.settings.path, "tier": out.settings.tier, "up": False, "reason": out.reason}
+                    for out in self._shelves.left_out
                 ],
                 "sources": [
                     {"name": name, "breaker": breaker.state.name.lower()}
@@ -209,9 +213,11 @@ class Control:
             raise web.HTTPBadRequest(text=f'prefix {order.prefix!r} does not start with "/"')
         await self._library.purge(self._library.objects_below(order.prefix))
         purged = 0
-        while keys := self._index.paths_starting(order.prefix, _PURGE_BATCH):
+        seen: list[bytes] = []
+        while (keys := self._index.paths_starting(order.prefix, _PURGE_BATCH)) and keys != seen:
             await self._library.purge(keys)
             purged += len(keys)
+            seen = keys
         return web.json_response({"purged": purged})
 
     async def _drain(self, _: web.Request) -> web.Response:

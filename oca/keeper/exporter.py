@@ -144,6 +144,11 @@ class Exporter(Collector):
             capacity.add_metric(names, shelf.settings.capacity)
             up.add_metric(names, int(self._shelves.is_up(shelf)))
             errors.add_metric(names, shelf.errors)
+        for left_out in self._shelves.left_out:
+            # Its own id can't be read: it stands under its path.
+            names = [left_out.settings.path, left_out.settings.tier]
+            capacity.add_metric(names, left_out.settings.capacity)
+            up.add_metric(names, 0)
         yield from (used, capacity, up, errors)
         objects, extents = self._index.counts()
         yield GaugeMetricFamily("oca_index_objects", "Objects in the index.", value=objects)

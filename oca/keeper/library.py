@@ -282,7 +282,7 @@ class Library:
                                 flight.take_off()
                                 holds_memory = False
                                 await self._receive(flight, chunks)
-                            elif isinstance(answer, Whole) and not live.flights:
+                            elif isinstance(answer, Whole) and not live.flights and not self._is_present(live, 0):
                                 self._memory.release()
                                 holds_memory = False
                                 # As long as bytes come there is no hurry; the stall timeout watches over that.
@@ -486,8 +486,7 @@ class Library:
         if not live.record.storable:
             return False
         key = extent_key(live.key, live.record.generation, number)
-        extent = self._index.extent(key)
-        return extent is not None and bool(extent.present >> place & 1) and key not in self._losing
+        return key not in self._losing and self._shelves.is_present(key, place)
 
     def _new_flight(self, live: Live, block: int) -> Flight:
         flight = live.flights.get(block)
@@ -602,8 +601,11 @@ class Library:
                 flight = self._new_flight(live, block)
                 if block and not (live.record.storable and self._shelves.can_keep()):
                     # It passes through memory only, so it may not run ahead of its viewer.
-                    async with asyncio.timeout(self._fetch.total_deadline):
-                        await flight.wanted.wait()
+                    try:
+                        async with asyncio.timeout(self._fetch.total_deadline):
+                            await flight.wanted.wait()
+                    except TimeoutError:
+                        return
                 await self._memory.acquire()
                 flight.take_off()
                 while flight.stage is Stage.ARRIVING:
@@ -620,7 +622,7 @@ class Library:
             live.streams = False
             for flight in list(live.flights.values()):
                 if flight.stage is Stage.WAITING:
-                    if live.record.ranged:
+                    if live.record.ranged and flight.wanted.is_set():
                         self._spawner.spawn(self._fly(live, flight), f"block {flight.block} of {live.record.path}")
                     else:
                         flight.fail("the source broke off, and its answer can't be continued", unknown=True)

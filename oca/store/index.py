@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -240,6 +240,15 @@ class Index:
                     number += 1
             txn.put(_NUMBER.pack(number), encode(record), db=self._devices)
             return number
+
+    def retire_devices(self, in_use: Collection[int]) -> None:
+        """Devices that are not in use have no path: nothing is served from there."""
+        with self._env.begin(write=True) as txn:
+            with txn.cursor(db=self._devices) as cursor:
+                known = [(_NUMBER.unpack(key)[0], decode_device(packed)) for key, packed in cursor]
+            for number, record in known:
+                if number not in in_use and record.path:
+                    txn.put(_NUMBER.pack(number), encode(DeviceRecord(record.id, "", record.tier)), db=self._devices)
 
     def clear_dead_readers(self) -> int:
         """Free the reader slots of killed workers: while one is held, pages it saw can't be used again."""

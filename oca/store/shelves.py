@@ -58,6 +58,13 @@ class Shelf:
         self.errors = 0
 
 
+class LeftOut(msgspec.Struct, frozen=True):
+    """A device of the settings that can't be used, and why."""
+
+    settings: DeviceSettings
+    reason: str
+
+
 class Keeping(msgspec.Struct, frozen=True):
     """A block to be kept."""
 
@@ -84,6 +91,7 @@ class Shelves:
         self._busy: dict[ExtentKey, asyncio.Future[None]] = {}
         """Extents whose file is being written or removed."""
         self._loaded = asyncio.Event()
+        self.left_out: list[LeftOut] = []
 
     @property
     def shelves(self) -> list[Shelf]:
@@ -97,8 +105,24 @@ class Shelves:
         """Whether blocks are written there now."""
         return self._clock() >= shelf.rests_until
 
+    def is_present(self, key: ExtentKey, place: int) -> bool:
+        """Whether the extent's block `place` lies on a device that is in use."""
+        extent = self._index.extent(key)
+        return extent is not None and bool(extent.present >> place & 1) and extent.device in self._shelves
+
     def can_keep(self) -> bool:
         return any(self.is_up(shelf) for shelf in self._shelves.values())
+
+    async def add_all(self, devices: Iterable[DeviceSettings]) -> None:
+        """Bring all devices into service that can be used. A broken one is named, and the others serve."""
+        for device in devices:
+            try:
+                await self.add(device)
+            except StoreError as error:
+                log.error("device %s is left out: %s", device.path, error)
+                self.left_out.append(LeftOut(device, str(error)))
+        self._index.retire_devices(self._shelves.keys())
+        self._board.raise_devices_version()
 
     async def add(self, settings: DeviceSettings) -> None:
         """Bring a device into service. Raises `StoreError` if its folder can't be used."""

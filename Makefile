@@ -63,5 +63,5 @@ $(READY): pyproject.toml requirements.lock | $(BIN)/uv
 	@touch $@
 
 $(BIN)/uv: | .ci/python
-	@python=$$(.ci/python); echo "making $(VENV) with $$python"; "$$python" -m venv --clear $(VENV)
+	@python=$$(.ci/python); echo "making $(VENV) with $$python"; "$$python" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(UV_VERSIONS)'

@@ -9,11 +9,13 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-UV_VERSIONS := uv>=0.9,<1
+UV_VERSIONS := uv>=0.13,<0.14
 export PYTHON
 
-# uv reads its own settings; where a machine has only pip's, they hold for uv too.
-UV := $(if $(UV_DEFAULT_INDEX)$(UV_INDEX_URL),,$(if $(PIP_INDEX_URL),UV_DEFAULT_INDEX="$$PIP_INDEX_URL")) \
+# uv reads its own settings; where a machine has only pip's, they hold for uv too. It trusts whom the machine trusts: behind
+# a company's TLS proxy its own list of authorities would not do.
+UV := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),UV_SYSTEM_CERTS="$${UV_SYSTEM_CERTS:-true}") \
+	$(if $(UV_DEFAULT_INDEX)$(UV_INDEX_URL),,$(if $(PIP_INDEX_URL),UV_DEFAULT_INDEX="$$PIP_INDEX_URL")) \
 	$(if $(SSL_CERT_FILE),,$(if $(PIP_CERT),SSL_CERT_FILE="$$PIP_CERT")) $(BIN)/uv
 
 .PHONY: help

@@ -37,6 +37,8 @@ _BACKLOG_PACKETS: Final = 100_000
 class Hello(msgspec.Struct, tag="hello", array_like=True):
     worker: int
     pid: int
+    place: int = 0
+    """Which of the appliance's workers this is; its successor has the same place and another number."""
 
 
 class Open(msgspec.Struct, tag="open", array_like=True):

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
+from oca.activation import notify, passed_sockets
 from oca.counters import COUNTERS_BYTES
 from oca.errors import OcaError, SettingsError
 from oca.ipc import socket_path
@@ -55,9 +56,12 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._open_state()
-        self._listeners: list[socket.socket] = []
-        self._add_listeners(settings.listen.workers)
-        self._control = _listening(settings.listen.control, "listen.control")
+        passed = passed_sockets()
+        self._listeners = passed.get("http", [])
+        self._is_activated = bool(self._listeners)
+        if not self._is_activated:
+            self._add_listeners(settings.listen.workers)
+        self._control = passed.get("control", [None])[0] or _listening(settings.listen.control, "listen.control")
         self._board_fd = new_memory("oca-board", BOARD_BYTES)
         self._retired_fd = new_memory("oca-retired", COUNTERS_BYTES)
         self._settings_fd = self._pack(settings)
@@ -101,6 +105,7 @@ class Supervisor:
                 self._settings.listen.http,
                 self._settings.listen.control,
             )
+            notify("READY=1")
             await self._ended.wait()
         except OcaError as error:
             failure = error
@@ -120,6 +125,7 @@ class Supervisor:
 
     async def _stop(self) -> None:
         """Refuse new connections, let running responses finish, then end the keeper."""
+        notify("STOPPING=1")
         for listener in self._listeners:
             listener.close()
         for process in self._workers.values():
@@ -160,12 +166,14 @@ class Supervisor:
                 {
                     "settings": self._settings_fd,
                     "board": self._board_fd,
-                    "listener": self._listeners[place].fileno(),
+                    "listener": self._listeners[place % len(self._listeners)].fileno(),
                     "run-dir": self._run_dir_fd,
                     "ready": ready_child,
                 },
                 "--number",
                 str(number),
+                "--place",
+                str(place),
             )
         finally:
             os.close(ready_child)
@@ -241,7 +249,8 @@ class Supervisor:
             old_settings_fd = self._settings_fd
             self._settings, self._settings_fd = settings, self._pack(settings)
             os.close(old_settings_fd)
-            self._add_listeners(settings.listen.workers)
+            if not self._is_activated:
+                self._add_listeners(settings.listen.workers)
             old = dict(self._workers)
             old_keeper = self._keeper
             self._keeper = None
@@ -258,9 +267,11 @@ class Supervisor:
             for number, process in old.items():
                 self._workers.pop(number, None)
                 _signal(process, signal.SIGUSR2)
-            for listener in self._listeners[settings.listen.workers :]:
-                listener.close()
-            del self._listeners[settings.listen.workers :]
+            if not self._is_activated:
+                for listener in self._listeners[settings.listen.workers :]:
+                    listener.close()
+                del self._listeners[settings.listen.workers :]
+            notify("READY=1")
             log.info("reloaded: %d workers replaced", len(old))
 
     def _check_same_place(self, settings: Settings) -> None:

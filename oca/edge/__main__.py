@@ -18,6 +18,7 @@ def main() -> int:
     for name in ("settings", "board", "listener", "run-dir", "ready"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--number", type=int, required=True)
+    parser.add_argument("--place", type=int, required=True)
     parser.add_argument("--supervisor", type=int, required=True)
     given = parser.parse_args()
     begin_child("edge", given.supervisor)
@@ -26,6 +27,7 @@ def main() -> int:
             run_worker(
                 read_settings_from(given.settings_fd),
                 number=given.number,
+                place=given.place,
                 listener=socket.socket(fileno=given.listener_fd),
                 board_fd=given.board_fd,
                 run_dir_fd=given.run_dir_fd,

@@ -33,7 +33,14 @@ _HOUSEKEEPING_TICKS: Final = 4
 
 
 async def run_worker(
-    settings: Settings, *, number: int, listener: socket.socket, board_fd: int, run_dir_fd: int, ready_fd: int
+    settings: Settings,
+    *,
+    number: int,
+    place: int,
+    listener: socket.socket,
+    board_fd: int,
+    run_dir_fd: int,
+    ready_fd: int,
 ) -> None:
     """Run until SIGTERM (drain: idle connections are closed at once) or SIGUSR2 (a successor has the socket: idle
     connections may send one more request). Both end when the last response is out, or at the drain deadline.
@@ -42,7 +49,7 @@ async def run_worker(
     _raise_file_limit()
     board = Board(board_fd)
     tally = Tally()
-    courier = Courier(run_dir_fd, number, tally.fd)
+    courier = Courier(run_dir_fd, number, tally.fd, place)
     lookup = Lookup(IndexReader(str(Path(settings.appliance.state_dir) / "index")), board)
     pools = Pools()
     worker = Worker(settings, board, lookup, courier, pools, tally)

@@ -54,7 +54,7 @@ async def run_keeper(
         library = Library(settings, sources, session, index, shelves, spawner)
         counters = Counters(CounterMemory(retired_fd, WORDS))
         desk = Desk(desk_socket, library, shelves, counters, spawner)
-        exporter = Exporter(desk, library, shelves, index, lambda: desk.workers)
+        exporter = Exporter(desk, library, shelves, index, settings.listen.workers)
         control = Control(settings, board, index, shelves, library, desk, exporter, spawner)
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()

@@ -57,8 +57,8 @@ class Desk:
 
     @property
     def workers(self) -> dict[int, int]:
-        """Process ids of the connected workers, by worker number."""
-        return {clerk.worker: clerk.pid for clerk in self._clerks if clerk.pid}
+        """Process ids of the connected workers, by place. While one replaces another, the newer one's."""
+        return {clerk.place: clerk.pid for clerk in sorted(self._clerks, key=lambda c: c.worker) if clerk.pid}
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._sock.fileno())
@@ -83,6 +83,7 @@ class Clerk:
         self.channel = ipc.Channel(sock, self._received, self._lost)
         self.worker = -1
         self.pid = 0
+        self.place = 0
         self._numbers: dict[Flight, int] = {}
         self._flights: dict[int, Flight] = {}
 
@@ -118,8 +119,8 @@ class Clerk:
             if fd >= 0 and self.worker >= 0:
                 os.close(fd)
         match packet:
-            case ipc.Hello(worker, pid):
-                self._greet(worker, pid, fd)
+            case ipc.Hello():
+                self._greet(packet, fd)
             case ipc.Open():
                 self._desk.spawner.spawn(self._open(packet), f"answer {packet.path}")
             case ipc.Want():
@@ -134,14 +135,14 @@ class Clerk:
             case ipc.Lost(extent, slot, reason):
                 self._desk.spawner.spawn(self._desk.library.lose(extent, slot, reason), "lose an extent")
 
-    def _greet(self, worker: int, pid: int, fd: int) -> None:
-        self.worker, self.pid = worker, pid
+    def _greet(self, hello: ipc.Hello, fd: int) -> None:
+        self.worker, self.pid, self.place = hello.worker, hello.pid, hello.place
         if fd < 0:
             self.channel.close()
             return
         try:
             if os.fstat(fd).st_size >= COUNTERS_BYTES:
-                self._desk.counters.living[worker] = CounterMemory(fd, WORDS)
+                self._desk.counters.living[hello.worker] = CounterMemory(fd, WORDS)
         finally:
             os.close(fd)
 

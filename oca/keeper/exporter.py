@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Final
 
@@ -38,14 +38,12 @@ _TIMEOUTS: Final = {
 class Exporter(Collector):
     """Collected on each scrape: nothing is kept twice, so nothing can drift apart."""
 
-    def __init__(
-        self, desk: Desk, library: Library, shelves: Shelves, index: Index, workers: Callable[[], dict[int, int]]
-    ) -> None:
+    def __init__(self, desk: Desk, library: Library, shelves: Shelves, index: Index, places: int) -> None:
         self._desk = desk
         self._library = library
         self._shelves = shelves
         self._index = index
-        self._workers = workers
+        self._places = places
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
@@ -113,8 +111,9 @@ class Exporter(Collector):
             "oca_cut_responses", "Answers broken off because no source gave the rest.", value=sums[Count.CUT_RESPONSES]
         )
         up = GaugeMetricFamily("oca_worker_up", "Whether an edge worker is connected.", labels=["worker"])
-        for worker in self._workers():
-            up.add_metric([str(worker)], 1)
+        connected = self._desk.workers
+        for place in range(self._places):
+            up.add_metric([str(place)], int(place in connected))
         yield up
 
     def _fetches(self) -> Iterator[Metric]:

@@ -191,6 +191,7 @@ class Bucket:
                     Body=upload.body,
                     ContentType=upload.content_type,
                     CacheControl=upload.cache_control,
+                    ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=base64.b64encode(bytes.fromhex(checksum)).decode(),
                     Metadata={"sha256": checksum},
                     **condition,

@@ -27,15 +27,17 @@ from admin.publish.source import FORMATS, Source, has_video, read_source
 
 SEGMENT_SECONDS: Final = 4
 
+_MIN_LINES: Final = 16
 _ASK_DEADLINE: Final = 60.0
 # An encode may take hours, but its progress never stands still this long, even on a network disk.
 _STALL_DEADLINE: Final = 180.0
 _QUIET: Final = ("-hide_banner", "-nostdin")
-# Sentences that end every failure and explain none.
+# Sentences that go with every failure and explain none.
 _HOLLOW: Final = re.compile(
-    r"^(Conversion failed!|Error opening (in|out)put files?\b.*|Nothing was written into output.*)$"
+    r"Conversion failed!|Error opening (in|out)put|Nothing was written into output|Format not on whitelist"
+    r"|Format .* misdetection possible|Task finished with error|Terminating thread"
 )
-_PREFIX: Final = re.compile(r"^(\[[^\]]+\] )+")
+_COMPLAINT: Final = re.compile(r"(\[[^\]]+\] )+(.+)")
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,11 @@ def encoding(source: Source, plan: Plan) -> tuple[str, ...]:
     """
     match plan:
         case VideoPlan():
+            # The deinterlacer leaves progressive pictures as they are, and refuses those of a few lines.
+            weave = "bwdif=mode=send_frame:deint=interlaced," if min(source.width, source.height) >= _MIN_LINES else ""
             pictures = (
-                "bwdif=mode=send_frame:deint=interlaced"
-                f",fps={source.rate}:start_time=0,scale={plan.width}:{plan.height}:flags=bicubic,setsar=1,format=yuv420p"
+                f"{weave}fps={source.rate}:start_time=0"
+                f",scale={plan.width}:{plan.height}:flags=bicubic,setsar=1,format=yuv420p"
             )
             return (
                 *("-map", "0:V:0", "-vf", pictures, "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high"),
@@ -229,8 +233,7 @@ def _bundled() -> str | None:
 
 
 def _reason(said: str) -> str:
-    """The most telling of ffmpeg's last words."""
-    lines = [_PREFIX.sub("", line).strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if not _HOLLOW.match(line)]
-    reason = (telling or lines or ["no reason given"])[-1]
-    return reason[:200]
+    """The most telling of ffmpeg's words: the first complaint of one of its parts (which sign in brackets)."""
+    complaints = [match[2].strip() for match in map(_COMPLAINT.match, said.splitlines()) if match]
+    telling = [complaint for complaint in complaints if not _HOLLOW.match(complaint)]
+    return (telling or ["ffmpeg knows no such kind of file"])[0][:200]

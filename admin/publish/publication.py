@@ -11,7 +11,7 @@ publish one title, the second to finish stops and says so.
 import datetime as dt
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,14 +213,7 @@ def _enter(title: str, made: tuple[Finished, ...], standing: Standing, bucket: B
     """Number the renditions, write the manifests and, last, the catalogue's document."""
     folders = {rendition.folder: _folder(title, rendition) for rendition in made}
     held = {_folder_of(old): old.number for old in standing.title.renditions} if standing.title else {}
-    given: dict[str, int] = {}
-
-    def claim(numbers: RenditionNumbers) -> RenditionNumbers:
-        nonlocal given
-        numbers, given = claimed(numbers, folders.values(), held)
-        return numbers
-
-    _change_numbers(bucket, claim)
+    given = claim_numbers(bucket, tuple(folders.values()), held)
     encoded = tuple(rendition.encoded for rendition in made)
     manifests = (
         Upload(_manifest_path(title, DASH), dash_manifest(encoded).encode(), DASH_TYPE, BRIEFLY),
@@ -242,6 +235,19 @@ def _enter(title: str, made: tuple[Finished, ...], standing: Standing, bucket: B
     _write_if_unchanged(document, standing, bucket, title)
     _change_numbers(bucket, lambda numbers: settled(numbers, folders.values()))
     return entry
+
+
+def claim_numbers(bucket: Bucket, folders: tuple[str, ...], held: Mapping[str, int]) -> dict[str, int]:
+    """The number of each rendition folder, claimed in the bucket; `held` are those that the catalogue gives already."""
+    given: dict[str, int] = {}
+
+    def claim(numbers: RenditionNumbers) -> RenditionNumbers:
+        nonlocal given
+        numbers, given = claimed(numbers, folders, held)
+        return numbers
+
+    _change_numbers(bucket, claim)
+    return given
 
 
 def _write_if_unchanged(upload: Upload, standing: Standing, bucket: Bucket, title: str) -> None:

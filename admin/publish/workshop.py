@@ -103,14 +103,17 @@ class Workshop:
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / "lock").open("wb")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock = (self.path / "lock").open("wb")
+        except OSError as error:
+            raise MachineError(f"the work dir {self.path} can't be used ({error.strerror}): see --work-dir") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
             raise TitleTaken(
                 f"another run on this machine is publishing this film (it works in {self.path})"
             ) from error
-        except OSError as error:
-            raise MachineError(f"the work dir {self.path} can't be used ({error.strerror}): see --work-dir") from error
+        self._lock = lock
         return self
 
     def __exit__(

@@ -172,15 +172,18 @@ class Library:
         is_mine = opening is None
         if opening is None:
             opening = self._begin(opening_key, path, start, held, loop)
+        may_be_stale = held is not None and now < held.generated_at + held.lifetime + held.stale_if_error
         try:
-            answer = await asyncio.shield(opening)
+            # Who can be given something stale need not wait until the whole ladder has been tried.
+            async with asyncio.timeout(self._fetch.connect_timeout if may_be_stale else None):
+                answer = await asyncio.shield(opening)
             if not answer.record.storable and not is_mine:
                 # RFC 9111 section 5.2.2.5: what may not be stored may not be given to a second request either.
                 alone: asyncio.Future[OpenAnswer] = asyncio.get_running_loop().create_future()
                 self._start_consulting(alone, key, path, start, None, loop)
                 answer = await asyncio.shield(alone)
-        except NoSourceAnswered:
-            if held is None or time.time() >= held.generated_at + held.lifetime + held.stale_if_error:
+        except (NoSourceAnswered, TimeoutError):
+            if held is None or not may_be_stale:
                 raise
             return OpenAnswer(key, held, OpenOutcome.STALE)
         return answer
@@ -242,8 +245,6 @@ class Library:
         ladder = self._ladder()
         tries = 0
         last: SourceError | None = None
-        await self._memory.acquire()
-        holds_memory = True  # Until a flight takes it over.
         try:
             async with asyncio.timeout(self._fetch.total_deadline) as deadline:
                 while (rung := ladder.next_rung(time.monotonic())) is not None:
@@ -279,12 +280,10 @@ class Library:
                                 if self._is_present(live, block):
                                     return
                                 flight = self._new_flight(live, block)
+                                await self._memory.acquire()
                                 flight.take_off()
-                                holds_memory = False
                                 await self._receive(flight, chunks)
                             elif isinstance(answer, Whole) and not live.flights and not self._is_present(live, 0):
-                                self._memory.release()
-                                holds_memory = False
                                 # As long as bytes come there is no hurry; the stall timeout watches over that.
                                 deadline.reschedule(None)
                                 await self._stream(live, chunks)
@@ -301,12 +300,10 @@ class Library:
         except NoSourceAnswered as error:
             opening.set_exception(error)
         finally:
-            if holds_memory:
-                self._memory.release()
             if live is not None:
                 self._retire(live)
         if live is not None and flight is not None:
-            await self._bring(live, flight)
+            await (self._fly(live, flight) if flight.stage is Stage.WAITING else self._bring(live, flight))
 
     def _nobody(self, path: str, last: SourceError | None) -> NoSourceAnswered:
         if last is None:

@@ -1,0 +1,1 @@
+"""Promises to the operator and to players, kept by real processes over real sockets and files."""

@@ -239,6 +239,7 @@ class Library:
     ) -> None:
         """Climb the ladder until a source says what `path` is; then go on with the body of that answer."""
         block = None if start is None else start // BLOCK_BYTES
+        asks_whole = held is not None and not held.ranged
         purges = self._purges.get(key, 0)
         live: Live | None = None
         flight: Flight | None = None
@@ -253,7 +254,7 @@ class Library:
                         await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
                     is_head = block is None
                     span = None
-                    if block is not None and (held is None or held.ranged):
+                    if block is not None and not asks_whole:
                         span = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)
                     try:
                         async with self._attempt(rung, path, span, None, loop, is_head=is_head, condition=held) as (
@@ -262,6 +263,9 @@ class Library:
                         ):
                             if isinstance(answer, Beyond):
                                 block, ladder = None, self._ladder()
+                                continue
+                            if isinstance(answer, Part) and not _stands_alone(answer):
+                                asks_whole, ladder = True, self._ladder()
                                 continue
                             if isinstance(answer, Negative) and answer.status == 403 and held is not None:
                                 raise SourceError(FetchReason.REFUSED, "403 for an object that is held")
@@ -740,3 +744,8 @@ class Library:
         breaker.report(time.monotonic(), succeeded=isinstance(fault, GenerationChanged))
         log.info("%s: %s: %s", source.name, path, fault)
         raise fault
+
+
+def _stands_alone(part: Part) -> bool:
+    """Whether a part can be used: without a strong validator it could not be joined with the next one."""
+    return part.version.is_strong or part.stop - part.start == part.version.size

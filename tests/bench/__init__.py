@@ -1,0 +1,1 @@
+"""The appliance beside nginx on this machine: `python -m tests.bench --help`."""

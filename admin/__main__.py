@@ -68,7 +68,7 @@ def publish_command(
     With --replace, viewers who watch finish on the segments they began with (those are kept, in folders named by their
     content); whoever starts later gets the new ones.
     """
-    with reported("publish"):
+    with reported("publish", interrupted="interrupted; the same command continues it"):
         order = Order(video, title, _numbers(heights), work_dir or default_work_dir(), is_replacement=replace)
         watching = watcher()
         publish(order, Bucket(to, endpoint_url), watching)
@@ -91,19 +91,19 @@ def demo_command(
     The origin is in memory unless OCA_DEMO_ORIGIN=s3://bucket/prefix names a real one (with the usual AWS_* variables).
     Runs until Ctrl-C; then processes and temporary files are gone.
     """
-    with reported("demo"):
+    with reported("demo", interrupted="interrupted; everything it began is ended"):
         (demo_smoke if smoke else demo)(video, port, watcher())
 
 
 @contextmanager
-def reported(command: str) -> Iterator[None]:
+def reported(command: str, *, interrupted: str) -> Iterator[None]:
     """Say in one line why the command failed, and exit with the code of that failure."""
     try:
         yield
     except AdminError as error:
         _leave(f"oca-admin {command}: {' '.join(str(error).split())}", error.exit_code)
     except KeyboardInterrupt:
-        _leave(f"oca-admin {command}: interrupted; the same command continues it", 130)
+        _leave(f"oca-admin {command}: {interrupted}", 130)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

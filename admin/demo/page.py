@@ -77,10 +77,10 @@ async def served(shown: Film, port: int) -> AsyncIterator[str]:
     for path, (name, content_type) in _ASSETS.items():
         application.router.add_get(path, _file(name, content_type, shown.appliance_url))
     application.router.add_get("/film.json", _document(msgspec.json.encode(shown)))
-    runner = web.AppRunner(application, access_log=None)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, _HOST, port, shutdown_timeout=1)
+        site = web.TCPSite(runner, _HOST, port)
         try:
             await site.start()
         except OSError as error:

@@ -50,6 +50,7 @@ class Appliance:
     def __init__(self, process: subprocess.Popen[bytes], log: Path, http: int, control: int) -> None:
         self._process = process
         self._log = log
+        self.process_id = process.pid
         self.url = f"http://{_HOST}:{http}"
         self.control = control
 
@@ -147,24 +148,27 @@ def appliance(folder: Path, origin: Origin) -> Iterator[Appliance]:
 
 
 def _settings(folder: Path, device: Path, origin: Origin, http: int, control: int) -> str:
-    # A JSON string is a TOML string.
-    quoted = json.dumps
-    endpoint = f"endpoint_url = {quoted(origin.endpoint_url)}\n" if origin.endpoint_url else ""
+    endpoint = f"endpoint_url = {_quoted(origin.endpoint_url)}\n" if origin.endpoint_url else ""
     return f"""\
 [appliance]
-id = {quoted(APPLIANCE_ID)}
-state_dir = {quoted(str(folder / "state"))}
+id = {_quoted(APPLIANCE_ID)}
+state_dir = {_quoted(str(folder / "state"))}
 [listen]
 http = "{_HOST}:{http}"
 control = "{_HOST}:{control}"
 workers = 2
 [origin]
-url = {quoted(origin.url)}
+url = {_quoted(origin.url)}
 {endpoint}[[device]]
-path = {quoted(str(device))}
+path = {_quoted(str(device))}
 tier = "nvme"
 capacity = "4 GiB"
 """
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML string, but for surrogate pairs (so no \\u escapes) and DEL, which TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _wait_until_ready(running: Appliance) -> None:

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from threading import Thread
+from threading import Condition, Thread
 
 import boto3
 import pytest
@@ -191,7 +191,7 @@ def rclone():
 
 
 class WatchedStore:
-    """An S3 store in this process that writes down every PUT, and asks `on_put` before each.
+    """An S3 store in this process that writes down every object it wrote, and asks `on_put` before each.
 
     `on_put` gets the object's path below the prefix; it may take its time, and what it returns, if anything, is the
     HTTP status that the client gets instead of its object being written.
@@ -201,6 +201,8 @@ class WatchedStore:
         self.puts: list[str] = []
         self.on_put = lambda _path: None
         self._store = application()
+        self._at_work = 0
+        self._idle = Condition()
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=_QuietHandler)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
@@ -210,13 +212,39 @@ class WatchedStore:
 
     def _answer(self, environ, start_response):
         _, _, path = environ["PATH_INFO"].partition("/catalogue")
-        if environ["REQUEST_METHOD"] == "PUT" and path:
-            status = self.on_put(path)
-            if status:
-                start_response(f"{status} Refused", [("Content-Length", "0"), ("Connection", "close")])
-                return [b""]
-            self.puts.append(path)
-        return self._store(environ, start_response)
+        if environ["REQUEST_METHOD"] != "PUT" or not path:
+            return self._store(environ, start_response)
+        with self._idle:
+            self._at_work += 1
+        try:
+            return self._write(path, environ, start_response)
+        finally:
+            with self._idle:
+                self._at_work -= 1
+                self._idle.notify_all()
+
+    def _write(self, path, environ, start_response):
+        status = self.on_put(path)
+        if status:
+            start_response(f"{status} Refused", [("Content-Length", "0"), ("Connection", "close")])
+            return [b""]
+
+        def note(line, *rest):
+            if line.startswith("200"):
+                self.puts.append(path)
+            return start_response(line, *rest)
+
+        return self._store(environ, note)
+
+    @property
+    def films(self) -> list[str]:
+        """What was written for players."""
+        return [path for path in self.puts if path.startswith("/titles/")]
+
+    def wait_until_idle(self) -> None:
+        """Until no write is under way."""
+        with self._idle:
+            assert self._idle.wait_for(lambda: self._at_work == 0, timeout=30)
 
     def close(self) -> None:
         self._server.shutdown()

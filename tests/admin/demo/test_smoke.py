@@ -1,0 +1,36 @@
+"""The demo, watched by a browser."""
+
+import subprocess
+import sys
+
+import pytest
+
+from admin.demo.smoke import Delivery
+
+
+@pytest.mark.parametrize(
+    ("cache_status", "is_hit"),
+    [
+        ("oca-demo-1; hit", True),
+        ("oca-demo-1; hit; ttl=5", True),
+        ("ixp-1; fwd=miss; stored, oca-demo-1; hit", True),
+        ("ixp-1; hit, oca-demo-1; fwd=miss; stored", False),
+        ("oca-demo-1; fwd=miss; stored", False),
+        ('oca-demo-1; fwd=stale; detail="hit"', False),
+        ("hit", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_only_what_the_nearest_cache_had_is_a_hit(cache_status, is_hit):
+    assert Delivery("/titles/a/x", "segment", 1, cache_status, 1.0).is_hit is is_hit
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(300)
+def test_a_browser_plays_the_film_from_the_appliance_and_the_second_time_all_are_hits():
+    ran = subprocess.run(
+        [sys.executable, "-m", "admin", "demo", "--smoke"], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "the picture moves, and the second viewing was all hits" in ran.stdout

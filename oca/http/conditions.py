@@ -11,8 +11,8 @@ from oca.http.ranges import Span, Verdict, requested_spans
 from oca.http.request import Fields
 
 _ENTITY_TAG: Final = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
-# Possessive, so that a long hostile list costs one pass.
-_ENTITY_TAGS: Final = re.compile(rb"[\t ,]*+(?:(?:%b)[\t ]*+(?:,[\t ,]*+|\Z))*+" % _ENTITY_TAG.pattern)
+# What may follow each piece never begins like that piece, so a long hostile list costs one pass.
+_ENTITY_TAGS: Final = re.compile(rb"[\t ,]*(?:%b[\t ]*(?:,[\t ,]*|\Z))*" % _ENTITY_TAG.pattern)
 
 
 class Outcome(Enum):

@@ -16,13 +16,11 @@ from oca.http.refusal import bad_request
 
 _ABSOLUTE_FORM: Final = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
 # What nearly every path looks like: nothing to decode, resolve or refuse. Saves half of the time.
-_PLAIN: Final = re.compile(rb"(?:/(?!\.)[A-Za-z0-9\-._~!$&'()*+,;=:@]*+)++")
+_PLAIN: Final = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 # C0, DEL and C1: a terminal obeys all three when it shows a log.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_HOST: Final = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++)(?::[0-9]{0,5})?"
-)
+_HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?")
 
 
 def is_host(value: bytes) -> bool:
@@ -55,7 +53,7 @@ def canonical_path(raw_path: bytes) -> str:
     Raises `Refused` (400) for broken escapes, control characters, fragments, bytes that are not UTF-8, and paths that
     begin without a slash or climb above the root.
     """
-    if _PLAIN.fullmatch(raw_path):
+    if _PLAIN.fullmatch(raw_path) and b"/." not in raw_path:
         return raw_path.decode("ascii")
     if not raw_path.startswith(b"/"):
         raise bad_request("the path does not begin with a slash")

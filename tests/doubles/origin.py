@@ -182,6 +182,9 @@ class Origin:
         """The Range headers of all GETs for `path`."""
         return [asked.range for asked in self.asked if asked.path == path and asked.method == "GET"]
 
+    def film(self, path: str) -> Film:
+        return self._films[path]
+
     def content(self, path: str) -> bytes:
         return self._films[path].content
 

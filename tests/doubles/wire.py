@@ -95,6 +95,13 @@ class Wire:
             left -= len(piece)
         return b"".join(pieces)
 
+    def rest_of_answer(self) -> bytes:
+        """The body of the answer that comes now, as far as it comes."""
+        try:
+            return self.answer().body
+        except Cut as cut:
+            return cut.body
+
     def rest(self) -> bytes:
         """All that comes until the other side closes. A reset counts as a close."""
         pieces = [self._buffer]

@@ -30,14 +30,27 @@ def appliance(origin, tmp_path_factory):
         shared.kill_all()
 
 
+@pytest.fixture(scope="module")
+def module_appliance(tmp_path_factory):
+    """Makes appliances that live as long as a module's tests."""
+    yield from _maker(tmp_path_factory.mktemp("module"))
+
+
 @pytest.fixture
 def make_appliance(origin, tmp_path):
-    """Makes appliances with folders of their own, not started yet. Those still running at the end are stopped."""
+    """Makes appliances for one test, of the common origin unless another is given."""
+    maker = _maker(tmp_path)
+    make = next(maker)
+    yield lambda source=None, **kwargs: make(source or origin.url, **kwargs)
+    next(maker, None)
+
+
+def _maker(folder):
+    """Gives a function that makes appliances with folders of their own, not started yet; stops them at the end."""
     made: list[Appliance] = []
 
-    def make(source=None, **kwargs):
-        folder = tmp_path / f"appliance-{len(made) + 1}"
-        made.append(Appliance(folder, source or origin.url, **kwargs))
+    def make(source, **kwargs):
+        made.append(Appliance(folder / f"appliance-{len(made) + 1}", source, **kwargs))
         _running.append(made[-1])
         return made[-1]
 

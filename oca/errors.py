@@ -61,6 +61,10 @@ class GenerationChanged(SourceError):
         super().__init__(FetchReason.WRONG_VALIDATOR, message)
 
 
+class RequestRefused(SourceError):
+    """The source will not answer this one request. It is well: others are answered, so its breaker stays closed."""
+
+
 class NoSourceAnswered(OcaError):
     """The whole ladder was climbed in vain, or the deadline passed. `status` is what a client is told: 502 or 504."""
 

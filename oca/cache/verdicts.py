@@ -14,13 +14,15 @@ from typing import Final
 import msgspec
 
 from oca.cache.records import ObjectRecord
-from oca.errors import FetchReason, GenerationChanged, SourceError
+from oca.errors import FetchReason, GenerationChanged, RequestRefused, SourceError
 from oca.http.dates import parse_date
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
 _UNSATISFIED: Final = re.compile(r"bytes \*/(\d{1,18})", re.IGNORECASE)
 _STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 NEGATIVE: Final = frozenset({403, 404, 410})
+# Said of every request alike: credentials are wrong, the source is slow or has enough of us.
+_UNWELL: Final = frozenset({401, 407, 408, 425, 429})
 _KEPT: Final = ("content-type", "content-language", "content-disposition", "expires")
 
 
@@ -82,7 +84,8 @@ def judge(
     """Judge the head of an answer to a GET for `[start, stop)`, or for everything if `stop` is None.
 
     `headers` have lower-case names. `held` is the generation that the bytes must belong to, or None if none is held
-    yet; then `stop` may lie behind the end. Raises `SourceError`, and `GenerationChanged` if the object is another now.
+    yet; then `stop` may lie behind the end. Raises `SourceError`: `GenerationChanged` if the object is another now,
+    `RequestRefused` if the source is well but has no answer to this.
     """
     if status == 304:
         if held is None:
@@ -96,6 +99,10 @@ def judge(
         if stop is None:
             raise SourceError(FetchReason.STATUS, "416 to a request without a range")
         return Beyond()
+    if status == 508:
+        raise RequestRefused(FetchReason.LOOP, "508: the request came to this source through itself")
+    if 400 <= status < 500 and status not in _UNWELL:
+        raise RequestRefused(FetchReason.STATUS, f"status {status}")
     if status not in (200, 206):
         raise SourceError(FetchReason.STATUS, f"status {status}")
     coding = headers.get("content-encoding", "identity").strip().lower()

@@ -16,7 +16,7 @@ import botocore.exceptions
 from botocore.config import Config
 from yarl import URL
 
-from oca.errors import FetchReason, SettingsError, SourceError
+from oca.errors import FetchReason, RequestRefused, SettingsError, SourceError
 from oca.settings import Fetch, Origin, Settings
 
 _HOPS: Final = 3
@@ -100,6 +100,8 @@ class S3Source:
                 Params={"Bucket": self._bucket, "Key": key},
                 ExpiresIn=_SIGNED_FOR,
             )
+        except botocore.exceptions.ParamValidationError as error:
+            raise RequestRefused(FetchReason.REFUSED, f"{self.name}: {key!r} is no key: {error}") from error
         except botocore.exceptions.BotoCoreError as error:
             raise SourceError(FetchReason.REFUSED, f"{self.name}: can't sign: {error}") from error
         if len(self._signed) >= _SIGNED_ENTRIES:

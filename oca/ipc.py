@@ -78,6 +78,8 @@ class Want(msgspec.Struct, tag="want", array_like=True):
     block: int
     last_block: int
     """The last block that this viewer's range reaches: how far reading ahead may go."""
+    loop: bytes = b""
+    """As in Open."""
 
 
 class Arriving(msgspec.Struct, tag="arriving", array_like=True):

@@ -234,6 +234,9 @@ class Connection:
             return
         if fields.has_body:
             raise Refused(HTTPStatus.BAD_REQUEST, "a GET or HEAD with a body is not accepted")
+        if fields.cdn_loop is not None and worker.is_loop(fields.cdn_loop):
+            # Of a known object as well: its blocks may be on their way here through the one who asks.
+            raise Refused(HTTPStatus.LOOP_DETECTED, "this request has been here before (CDN-Loop)", closes=False)
         raw_path = target if b"?" not in target and target.startswith(b"/") else path_and_query(target)[0]
         held = worker.lookup.remembered(raw_path)
         if held is None:
@@ -267,8 +270,6 @@ class Connection:
         """Have the keeper say what `path` is; `opened` or `open_refused` goes on."""
         assert self._request is not None
         fields = self._request.fields
-        if fields.cdn_loop is not None and self._worker.is_loop(fields.cdn_loop):
-            raise Refused(HTTPStatus.LOOP_DETECTED, "this request has been here before (CDN-Loop)", closes=False)
         start: int | None = 0
         if self._request.method == b"HEAD":
             start = None
@@ -577,7 +578,8 @@ class Connection:
                     self._worker.courier.touch(extent.slot)
                 return extent.fd, offset, min(until - self._pos, CHUNK_BYTES), extent
         last_block = (self._stop - 1) // BLOCK_BYTES
-        self._view = self._worker.courier.view(held.key, held.record, block, last_block, self)
+        loop = b"" if self._request is None else self._request.fields.cdn_loop or b""
+        self._view = self._worker.courier.view(held.key, held.record, block, last_block, loop, self)
         return self._locate_in(self._view)
 
     def _locate_in(self, view: BlockView) -> tuple[int, int, int, OpenExtent | None] | None:
@@ -639,7 +641,8 @@ class Connection:
         if unknown and self._reopens < _REOPENS:
             self._reopens += 1
             self._wait()
-            self._worker.courier.open(self._held.record.path, self._pos, b"", self)
+            loop = b"" if self._request is None else self._request.fields.cdn_loop or b""
+            self._worker.courier.open(self._held.record.path, self._pos, loop, self)
         else:
             self._give_up(HTTPStatus.BAD_GATEWAY, reason)
 

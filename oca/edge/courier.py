@@ -112,11 +112,13 @@ class Courier:
         for number in [number for number, (_, other) in self._opens.items() if other is opening]:
             del self._opens[number]
 
-    def view(self, key: bytes, record: ObjectRecord, block: int, last_block: int, user: Waiting) -> BlockView:
+    def view(
+        self, key: bytes, record: ObjectRecord, block: int, last_block: int, loop: bytes, user: Waiting
+    ) -> BlockView:
         """The view of a block, shared by all its users in this worker; asked for if nobody did yet."""
         view = self._views.get((key, record.generation, block))
         if view is None:
-            want = ipc.Want(next(self._numbers), key, record.path, record.generation, block, last_block)
+            want = ipc.Want(next(self._numbers), key, record.path, record.generation, block, last_block, loop)
             view = BlockView(want)
             self._views[view.key] = view
             self._by_number[want.flight] = view

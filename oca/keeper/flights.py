@@ -35,8 +35,10 @@ class Reader(Protocol):
 class Flight:
     """One block in memory that others may map. Readers see the end as `landed` or `failed`, never as silence."""
 
-    def __init__(self, key: ObjectKey, record: ObjectRecord, block: int) -> None:
+    def __init__(self, key: ObjectKey, record: ObjectRecord, block: int, loop: bytes = b"") -> None:
         self.key = key
+        self.loop = loop
+        """The CDN-Loop header of the request that began it."""
         self.block = block
         self.start, self.stop = block_span(block, record.size)
         self.watermark = 0

@@ -26,7 +26,7 @@ from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ObjectKey, extent_key, ob
 from oca.cache.ladder import Ladder, retry_delay
 from oca.cache.records import ObjectRecord
 from oca.cache.verdicts import Answer, Beyond, Negative, Part, Unchanged, Version, Whole, judge
-from oca.errors import FetchReason, GenerationChanged, NoSourceAnswered, OcaError, SourceError
+from oca.errors import FetchReason, GenerationChanged, NoSourceAnswered, OcaError, RequestRefused, SourceError
 from oca.http.dates import format_date
 from oca.ipc import Want
 from oca.keeper.flights import Flight, Stage
@@ -283,7 +283,7 @@ class Library:
                             if isinstance(answer, Part) and block not in live.flights:
                                 if self._is_present(live, block):
                                     return
-                                flight = self._new_flight(live, block)
+                                flight = self._new_flight(live, block, loop)
                                 await self._memory.acquire()
                                 flight.take_off()
                                 await self._receive(flight, chunks)
@@ -468,18 +468,18 @@ class Library:
                 flight.stage = Stage.LANDED
                 return flight
             self._live[key] = live
-            flight = self._new_flight(live, block)
+            flight = self._new_flight(live, block, wanted.loop)
             if not live.streams:
                 self._spawner.spawn(self._fly(live, flight), f"block {block} of {live.record.path}")
         if not live.streams:
-            self._read_ahead(live, block, wanted.last_block)
+            self._read_ahead(live, block, wanted.last_block, wanted.loop)
         return flight
 
-    def _read_ahead(self, live: Live, block: int, last_block: int) -> None:
+    def _read_ahead(self, live: Live, block: int, last_block: int, loop: bytes) -> None:
         last = min(block + self._fetch.read_ahead_blocks, last_block, (live.record.size - 1) // BLOCK_BYTES)
         for ahead in range(block + 1, last + 1):
             if ahead not in live.flights and not self._is_present(live, ahead):
-                flight = self._new_flight(live, ahead)
+                flight = self._new_flight(live, ahead, loop)
                 self._spawner.spawn(self._fly(live, flight), f"block {ahead} of {live.record.path}")
 
     def _is_present(self, live: Live, block: int) -> bool:
@@ -489,10 +489,10 @@ class Library:
         key = extent_key(live.key, live.record.generation, number)
         return key not in self._losing and self._shelves.is_present(key, place)
 
-    def _new_flight(self, live: Live, block: int) -> Flight:
+    def _new_flight(self, live: Live, block: int, loop: bytes = b"") -> Flight:
         flight = live.flights.get(block)
         if flight is None:
-            flight = live.flights[block] = Flight(live.key, live.record, block)
+            flight = live.flights[block] = Flight(live.key, live.record, block, loop)
         return flight
 
     async def _fly(self, live: Live, flight: Flight) -> None:
@@ -552,7 +552,7 @@ class Library:
                         await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
                     span = (flight.start + flight.watermark, flight.stop)
                     try:
-                        async with self._attempt(rung, record.path, span, record, b"") as (answer, response):
+                        async with self._attempt(rung, record.path, span, record, flight.loop) as (answer, response):
                             chunks = self._chunks(response, rung)
                             if isinstance(answer, Part):
                                 await self._receive(flight, chunks)
@@ -741,7 +741,7 @@ class Library:
                 # A body that was read to its end leaves the connection for the next request.
                 response.release() if response.content.at_eof() else response.close()
         self.counts.errors[source.name, fault.reason] += 1
-        breaker.report(time.monotonic(), succeeded=isinstance(fault, GenerationChanged))
+        breaker.report(time.monotonic(), succeeded=isinstance(fault, (GenerationChanged, RequestRefused)))
         log.info("%s: %s: %s", source.name, path, fault)
         raise fault
 

@@ -10,7 +10,8 @@ import msgspec
 
 from oca.http.dates import parse_date
 
-_DIRECTIVE: Final = re.compile(r'\s*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^,\s]*)))?\s*(?:,|$)')
+_ELEMENT: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*+(?:"|\Z))++')
+_DIRECTIVE: Final = re.compile(r'\s*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)(?:=(?:"((?:[^"\\]|\\.)*+)"\s*\Z|([^\r\n]*)))?')
 _MAX_DELTA: Final = 2**31
 """RFC 9111 section 1.2.2: larger numbers of seconds count as this."""
 _YEAR: Final = 365 * 86400.0
@@ -39,11 +40,16 @@ class Lifetime(msgspec.Struct, frozen=True):
 
 
 def directives(header: str) -> dict[str, str]:
-    """Cache-Control as lower-case names with their argument ("" if none). The first of a repeated name counts."""
+    """Cache-Control as lower-case names with their argument ("" if none). The first of a repeated name counts.
+
+    What is malformed after a name does not hide the name: "no-store; max-age=60" is taken as no-store.
+    """
     found: dict[str, str] = {}
-    for match in _DIRECTIVE.finditer(header):
-        name, quoted, token = match.groups()
-        found.setdefault(name.lower(), quoted if quoted is not None else token or "")
+    for element in _ELEMENT.findall(header):
+        match = _DIRECTIVE.match(element)
+        if match is not None:
+            name, quoted, token = match.groups()
+            found.setdefault(name.lower(), quoted if quoted is not None else (token or "").strip())
     return found
 
 
@@ -56,14 +62,16 @@ def lifetime(path: str, status: int, headers: Mapping[str, str], now: float, def
     if status != 200:
         # Of a refusal the origin may only shorten the life: a wrong 404 must not outlive its mending by long.
         fresh = min(defaults.negative, _explicit(control, headers, now, default=defaults.negative))
-        kept = "no-store" not in control
-        return Lifetime(fresh if kept else 0.0, 0.0, 0.0, 0.0, kept, f"max-age={int(fresh)}")
+        if {"no-store", "private"} & control.keys():
+            return Lifetime(0.0, 0.0, 0.0, 0.0, storable=False, cache_control="no-store")
+        return Lifetime(fresh, 0.0, 0.0, 0.0, storable=True, cache_control=f"max-age={int(fresh)}")
     storable = not ("no-store" in control or "private" in control or headers.get("vary", "").strip() == "*")
     is_manifest = path.endswith(defaults.manifest_suffixes)
     default = defaults.manifest if is_manifest else defaults.film
-    fresh = 0.0 if "no-cache" in control else _explicit(control, headers, now, default)
-    if "immutable" in control and not {"max-age", "s-maxage", "no-cache"} & control.keys():
-        fresh = max(fresh, _YEAR)
+    if "immutable" in control:
+        # RFC 8246 section 2: for the lifetime that is given; without one, for long.
+        default = max(default, _YEAR)
+    fresh = _explicit(control, headers, now, default)
     age = _delta(headers.get("age", "0")) or 0.0
     strict = {"must-revalidate", "proxy-revalidate", "s-maxage", "no-cache"} & control.keys()
     stale_if_error = _delta(control.get("stale-if-error"))
@@ -75,6 +83,8 @@ def lifetime(path: str, status: int, headers: Mapping[str, str], now: float, def
 
 
 def _explicit(control: Mapping[str, str], headers: Mapping[str, str], now: float, default: float) -> float:
+    if "no-cache" in control:
+        return 0.0
     for name in ("s-maxage", "max-age"):
         if name in control:
             # An argument that is no number makes the answer stale at once (section 4.2.1).

@@ -10,7 +10,7 @@ All state lies in flat arrays indexed by slot: no Python object per extent (abou
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Final
 
@@ -18,6 +18,7 @@ _MOST: Final = 3
 _SMALL_SHARE: Final = 0.1
 _UNIT: Final = 4096
 """Sizes are kept in pages, so that 32 bits are enough for an extent."""
+_FEWEST: Final = 64
 
 
 class Queue(IntEnum):
@@ -29,10 +30,15 @@ class Queue(IntEnum):
 
 
 class SlotQueue:
-    """A first-in-first-out queue of slots in one array, doubled when full."""
+    """A first-in-first-out queue of slots in one array.
 
-    def __init__(self) -> None:
-        self._ring = array("I", bytes(4 * 64))
+    A slot that leaves without being popped stays behind as a stale entry; `stands` tells it from a true one. When the
+    array is full the stale ones go, so that it never grows beyond a few times the slots that stand in it.
+    """
+
+    def __init__(self, stands: Callable[[int], bool]) -> None:
+        self._stands = stands
+        self._ring = array("I", bytes(4 * _FEWEST))
         self._head = 0
         self._count = 0
 
@@ -40,13 +46,24 @@ class SlotQueue:
         return self._count
 
     def push(self, slot: int) -> None:
-        size = len(self._ring)
-        if self._count == size:
-            self._ring = self._ring[self._head :] + self._ring[: self._head] + array("I", bytes(4 * size))
-            self._head = 0
-            size *= 2
-        self._ring[(self._head + self._count) % size] = slot
+        if self._count == len(self._ring):
+            self._sift()
+        self._ring[(self._head + self._count) % len(self._ring)] = slot
         self._count += 1
+
+    def _sift(self) -> None:
+        """Drop stale entries, and what stands twice: the newest place is the true one. Half of the array is free."""
+        seen = bytearray(max(self._ring) + 1)
+        kept = array("I")
+        for place in range(self._head + self._count - 1, self._head - 1, -1):
+            slot = self._ring[place % len(self._ring)]
+            if not seen[slot] and self._stands(slot):
+                seen[slot] = 1
+                kept.append(slot)
+        kept.reverse()
+        self._head = 0
+        self._count = len(kept)
+        self._ring = kept + array("I", bytes(4 * max(len(kept), _FEWEST)))
 
     def pop(self) -> int:
         slot = self._ring[self._head]
@@ -86,8 +103,8 @@ class Eviction:
         self._queue = bytearray()
         self._reads = bytearray()
         self._names = array("Q")
-        self._small = SlotQueue()
-        self._main = SlotQueue()
+        self._small = SlotQueue(lambda slot: self._queue[slot] == Queue.SMALL)
+        self._main = SlotQueue(lambda slot: self._queue[slot] == Queue.MAIN)
         self._small_pages = 0
         self._main_pages = 0
         self._ghost = Ghost(ghosts)
@@ -147,20 +164,24 @@ class Eviction:
         """
         wanted = -(-size_bytes // _UNIT)
         passed_over = 0
+        # Passed over in a row. Where all are, the other queue gives: what is being written must not hide the rest.
+        in_a_row = {Queue.SMALL: 0, Queue.MAIN: 0}
         while self._small_pages + self._main_pages + wanted > self._capacity:
-            in_queues = len(self._small) + len(self._main)
-            if passed_over > 4 * in_queues:
+            if passed_over > 4 * (len(self._small) + len(self._main)):
                 return
-            from_small = len(self._small) and (self._small_pages > self._capacity * _SMALL_SHARE or not len(self._main))
+            small_gives = len(self._small) > in_a_row[Queue.SMALL]
+            main_gives = len(self._main) > in_a_row[Queue.MAIN]
+            if not small_gives and not main_gives:
+                return
+            from_small = small_gives and (self._small_pages > self._capacity * _SMALL_SHARE or not main_gives)
             queue, kind = (self._small, Queue.SMALL) if from_small else (self._main, Queue.MAIN)
-            if not len(queue):
-                return
             slot = queue.pop()
             if self._queue[slot] != kind:
                 continue  # Forgotten earlier, or moved on.
             if slot in pinned:
                 queue.push(slot)
                 passed_over += 1
+                in_a_row[kind] += 1
             elif from_small and self._reads[slot]:
                 self._small_pages -= self._pages[slot]
                 self._main_pages += self._pages[slot]
@@ -171,6 +192,7 @@ class Eviction:
                 self._reads[slot] -= 1
                 queue.push(slot)
                 passed_over += 1
+                in_a_row[kind] = 0
             else:
                 if from_small:
                     self._ghost.remember(self._names[slot])

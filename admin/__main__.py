@@ -19,9 +19,13 @@ from admin.publish.workshop import default_work_dir
 from wire.catalog import TITLE_ID_RULE, title_folder
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 what --smoke saw was wrong; 2 an argument can't be used; 3 the video can't be used; 4 the"
+    "Exit codes: 0 done; 2 an argument can't be used; 3 the video can't be used; 4 the"
     " bucket can't be used (not there, refused, no answer, no conditional writes); 5 the title is taken; 6 this machine"
     " lacks something (ffmpeg, disk space, a package); 130 interrupted."
+)
+
+DEMO_EXIT_CODES = (
+    "Exit codes: 0 it was ended, or --smoke saw what it should; 1 anything else; 130 interrupted while starting."
 )
 
 app = typer.Typer(
@@ -75,7 +79,7 @@ def publish_command(
         watching.say(f"published: {to.rstrip('/')}{title_folder(title)}/master.m3u8 (HLS), manifest.mpd (DASH)")
 
 
-@app.command(name="demo", epilog=EXIT_CODES)
+@app.command(name="demo", epilog=DEMO_EXIT_CODES)
 def demo_command(
     *,
     video: Annotated[
@@ -91,17 +95,17 @@ def demo_command(
     The origin is in memory unless OCA_DEMO_ORIGIN=s3://bucket/prefix names a real one (with the usual AWS_* variables).
     Runs until Ctrl-C; then processes and temporary files are gone.
     """
-    with reported("demo", interrupted="interrupted; everything it began is ended"):
+    with reported("demo", interrupted="interrupted; everything it began is ended", failed=1):
         (demo_smoke if smoke else demo)(video, port, watcher())
 
 
 @contextmanager
-def reported(command: str, *, interrupted: str) -> Iterator[None]:
-    """Say in one line why the command failed, and exit with the code of that failure."""
+def reported(command: str, *, interrupted: str, failed: int | None = None) -> Iterator[None]:
+    """Say in one line why the command failed, and exit with the code of that failure, or with `failed` if given."""
     try:
         yield
     except AdminError as error:
-        _leave(f"oca-admin {command}: {' '.join(str(error).split())}", error.exit_code)
+        _leave(f"oca-admin {command}: {' '.join(str(error).split())}", failed or error.exit_code)
     except KeyboardInterrupt:
         _leave(f"oca-admin {command}: {interrupted}", 130)
 

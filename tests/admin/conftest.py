@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from threading import Condition, Thread
 
@@ -87,7 +87,19 @@ def other_clip(make):
     )
 
 
-@dataclass
+@cache
+def _client(endpoint_url: str):
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        aws_access_key_id="test",
+        aws_secret_access_key="test-secret",
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+@dataclass(frozen=True)
 class Store:
     """A prefix in a bucket of a running S3 store, looked at with a client of its own."""
 
@@ -99,16 +111,9 @@ class Store:
     def url(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
 
-    @cached_property
+    @property
     def client(self):
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id="test",
-            aws_secret_access_key="test-secret",
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}),
-        )
+        return _client(self.endpoint_url)
 
     def open(self) -> Bucket:
         return Bucket(self.url, self.endpoint_url)

@@ -137,7 +137,10 @@ class Index:
     """The keeper's index. Writes are grouped: whatever waits when a commit ends goes into the next one."""
 
     def __init__(self, folder: str) -> None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IndexUnusable(f"{folder}: can't be made: {error.strerror}") from error
         self._env = _open(folder, readonly=False)
         self._objects = self._env.open_db(b"objects")
         self._extents = self._env.open_db(b"extents")
@@ -149,6 +152,7 @@ class Index:
             if found is None:
                 txn.put(_FORMAT_KEY, str(FORMAT).encode(), db=meta)
             elif found != str(FORMAT).encode():
+                self._env.close()
                 raise IndexUnusable(f"{folder}: the index has format {found.decode()}, this version reads {FORMAT}")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._waiting: list[tuple[tuple[Change, ...], asyncio.Future[Dropped]]] = []
@@ -198,6 +202,8 @@ class Index:
         keys: list[ObjectKey] = []
         with self._env.begin() as txn:
             for found, _ in _starting(txn, self._paths, wanted[:_PATH_BYTES]):
+                if len(found) - 16 < min(len(wanted), _PATH_BYTES):
+                    continue  # A shorter path: it was the object key behind it that looked like the rest of the prefix.
                 key = found[-16:]
                 if len(wanted) > _PATH_BYTES:
                     packed = txn.get(key, db=self._objects)
@@ -265,10 +271,10 @@ class Index:
             batch, self._waiting = self._waiting, []
             try:
                 dropped = await self.in_thread(lambda batch=batch: self._commit([c for c, _ in batch]))  # type: ignore[misc]
-            except lmdb.Error as error:
+            except Exception as error:  # noqa: BLE001 - a full disk, a rotten record: who waits must learn of it
                 for _, done in batch:
                     if not done.done():
-                        done.set_exception(IndexUnusable(f"the index can't be written: {error}"))
+                        done.set_exception(IndexUnusable(f"the index can't be written: {error!r}"))
                 continue
             for (_, done), gone in zip(batch, dropped, strict=True):
                 if not done.done():

@@ -1,0 +1,418 @@
+"""The index against a dict: what it says, what it drops, what other processes see, and what is left after a death."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from oca.cache.keys import extent_key, object_key
+from oca.cache.records import DeviceRecord, ExtentRecord, ObjectRecord, with_block
+from oca.errors import IndexUnusable
+from oca.store.index import AddBlock, DropExtent, DropObject, Index, IndexReader, PutObject
+from tests.oca.store import committer
+from tests.oca.store.onlooker import ROOT, Onlooker
+
+PATH = "/titles/x/720p.mp4"
+KEY = object_key(PATH)
+RECORD = ObjectRecord(PATH, 1, 10_000_000, etag=b'"v"')
+FIRST = extent_key(KEY, 1, 0)
+
+
+@pytest.fixture
+async def index(tmp_path):
+    async with Index(str(tmp_path / "index")) as opened:
+        yield opened
+
+
+async def test_an_empty_index_knows_nothing(index):
+    assert index.object(KEY) is None
+    assert index.extent(FIRST) is None
+    assert index.extents_of(KEY, 1) == []
+    assert index.paths_starting("", 10) == []
+    assert list(index.scan_extents(10)) == []
+    assert index.counts() == (0, 0)
+
+
+async def test_what_is_put_is_found(index):
+    assert await index.apply(PutObject(KEY, RECORD), AddBlock(FIRST, 2, 7, 3, 99, 4096)) == []
+    assert index.object(KEY) == RECORD
+    assert index.extent(FIRST) == ExtentRecord(2, 7, 0b1000, bytes(12) + (99).to_bytes(4, "big"), 4096)
+
+
+async def test_an_extent_that_moves_is_given_up_where_it_was(index):
+    await index.apply(AddBlock(FIRST, 0, 7, 0, 1, 4096))
+    before = index.extent(FIRST)
+    assert await index.apply(AddBlock(FIRST, 1, 8, 1, 2, 4096)) == [(FIRST, before)]
+    assert index.extent(FIRST) == ExtentRecord(1, 8, 0b10, bytes(4) + (2).to_bytes(4, "big"), 4096)
+
+
+async def test_the_last_extent_takes_its_object_with_it(index):
+    second = extent_key(KEY, 1, 1)
+    await index.apply(PutObject(KEY, RECORD), AddBlock(FIRST, 0, 0, 0, 1, 4096), AddBlock(second, 0, 1, 0, 1, 4096))
+    await index.apply(DropExtent(FIRST))
+    assert index.object(KEY) == RECORD
+    await index.apply(DropExtent(second))
+    assert index.object(KEY) is None
+    assert index.paths_starting("/", 10) == []
+
+
+async def test_an_extent_that_got_another_slot_is_not_dropped_by_the_old_one(index):
+    await index.apply(AddBlock(FIRST, 0, 7, 0, 1, 4096))
+    assert await index.apply(DropExtent(FIRST, 6)) == []
+    assert [key for key, _ in await index.apply(DropExtent(FIRST, 7))] == [FIRST]
+
+
+async def test_the_spared_generation_and_its_record_stay(index):
+    old, new = extent_key(KEY, 1, 0), extent_key(KEY, 2, 0)
+    await index.apply(PutObject(KEY, RECORD), AddBlock(old, 0, 0, 0, 1, 4096), AddBlock(new, 0, 1, 0, 1, 4096))
+    assert [key for key, _ in await index.apply(DropObject(KEY, unless=2))] == [old]
+    assert index.object(KEY) == RECORD
+    assert index.extent(new) is not None
+
+
+async def test_neighbours_of_a_dropped_object_stay(index):
+    keys = [b"\x00" * 16, b"\x00" * 15 + b"\x01", b"\xff" * 16]
+    for slot, key in enumerate(keys):
+        await index.apply(
+            PutObject(key, ObjectRecord(f"/{slot}", 1, 1)), AddBlock(key + b"\xff" * 12, 0, slot, 0, 1, 1)
+        )
+    await index.apply(DropObject(keys[1]))
+    assert [index.object(key) is not None for key in keys] == [True, False, True]
+    assert index.counts() == (2, 2)
+
+
+async def test_changes_that_wait_together_are_answered_each_with_its_own(index):
+    keys = [extent_key(KEY, 1, number) for number in range(20)]
+    await asyncio.gather(*(index.apply(AddBlock(key, 0, slot, 0, 1, 1)) for slot, key in enumerate(keys)))
+    answers = await asyncio.gather(*(index.apply(DropExtent(key)) for key in keys))
+    assert [[key for key, _ in answer] for answer in answers] == [[key] for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "found"),
+    [
+        ("/a/b", "/a", True),
+        ("/a/b", "/a/", True),
+        ("/a/b", "/a/b", True),
+        ("/a/b", "/a/bc", False),
+        ("/a/b", "/b", False),
+        ("/a/b", "", True),
+        ("/f\u00ebte/\u6620\u753b", "/f\u00eb", True),
+        ("/f\u00ebte/\u6620\u753b", "/fe", False),
+        # Only the first 400 bytes of a path are sorted by; the rest is compared.
+        ("/" + "a" * 500 + "/x", "/" + "a" * 500 + "/", True),
+        ("/" + "a" * 500 + "/x", "/" + "a" * 500 + "/y", False),
+        ("/" + "a" * 398 + "bcd", "/" + "a" * 398 + "b", True),
+        ("/" + "a" * 398 + "bcd", "/" + "a" * 398 + "c", False),
+        ("/" + "a" * 398 + "b", "/" + "a" * 398 + "bc", False),
+        # Cut in the middle of a letter.
+        ("/" + "\u6620" * 200 + "/x", "/" + "\u6620" * 140, True),
+        ("/" + "\u6620" * 200 + "/x", "/" + "\u6620" * 132 + "\u753b", False),
+    ],
+)
+async def test_objects_below_a_prefix(index, path, prefix, found):
+    await index.apply(PutObject(object_key(path), ObjectRecord(path, 1, 1)))
+    assert index.paths_starting(prefix, 10) == ([object_key(path)] if found else [])
+
+
+async def test_a_shorter_path_is_not_below_a_prefix_whatever_its_hash(index):
+    # A hash may begin with the very letters that are missing.
+    key = b"/everything-else"
+    await index.apply(PutObject(key, ObjectRecord("/a", 1, 1)))
+    assert index.paths_starting("/a/every", 10) == []
+    assert index.paths_starting("/a", 10) == [key]
+
+
+async def test_a_purge_goes_on_from_batch_to_batch(index):
+    for number in range(7):
+        await index.apply(PutObject(object_key(f"/p/{number}"), ObjectRecord(f"/p/{number}", 1, 1)))
+    seen = []
+    while keys := index.paths_starting("/p/", 3):
+        seen.append(len(keys))
+        await index.apply(*(DropObject(key) for key in keys))
+    assert seen == [3, 3, 1]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 100])
+async def test_a_scan_gives_every_extent_once(index, batch):
+    keys = sorted(extent_key(object_key(str(number)), number, number) for number in range(5))
+    for slot, key in enumerate(keys):
+        await index.apply(AddBlock(key, 0, slot, 0, 1, 4096))
+    batches = list(index.scan_extents(batch))
+    assert [key for found in batches for key, _ in found] == keys
+    assert all(len(found) <= batch for found in batches)
+
+
+async def test_a_device_keeps_its_number_wherever_it_is_mounted(index):
+    assert index.register_device(DeviceRecord("one", "/a", "nvme")) == 0
+    assert index.register_device(DeviceRecord("two", "/b", "hdd")) == 1
+    assert index.register_device(DeviceRecord("one", "/c", "ssd")) == 0
+    assert index.register_device(DeviceRecord("three", "/a", "nvme")) == 2
+
+
+async def test_a_device_that_is_not_in_use_has_no_path_until_it_comes_back(tmp_path):
+    async with Index(str(tmp_path)) as index:
+        for identity in ("one", "two"):
+            index.register_device(DeviceRecord(identity, f"/{identity}", "nvme"))
+        index.retire_devices([1])
+        onlooker = Onlooker()
+        onlooker.open(str(tmp_path))
+        assert [record.path for record in onlooker.devices().values()] == ["", "/two"]
+        assert index.register_device(DeviceRecord("one", "/back", "nvme")) == 0
+        assert onlooker.devices()[0].path == "/back"
+        onlooker.close()
+
+
+# --- What can't be used -----------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_index_is_named(tmp_path):
+    (tmp_path / "data.mdb").write_bytes(b"this is not LMDB" * 1000)
+    with pytest.raises(IndexUnusable, match=str(tmp_path)):
+        Index(str(tmp_path))
+
+
+def test_a_folder_that_can_not_be_made_is_named(tmp_path):
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(IndexUnusable, match="state/index"):
+        Index(str(tmp_path / "state" / "index"))
+
+
+def test_a_reader_does_not_make_an_index(tmp_path):
+    with pytest.raises(IndexUnusable):
+        IndexReader(str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+async def test_an_index_of_another_format_is_refused_and_may_be_opened_again_by_who_knows_it(tmp_path):
+    async with Index(str(tmp_path)):
+        pass
+    with lmdb.open(str(tmp_path), max_dbs=8) as env, env.begin(write=True) as txn:
+        txn.put(b"format", b"99", db=env.open_db(b"meta", txn=txn))
+    for _ in range(2):
+        with pytest.raises(IndexUnusable, match="format 99"):
+            Index(str(tmp_path))
+
+
+async def test_a_rotten_record_fails_who_meets_it_and_nobody_after(tmp_path):
+    async with Index(str(tmp_path)) as index:
+        await index.apply(PutObject(KEY, RECORD), AddBlock(FIRST, 0, 0, 0, 1, 4096))
+    with lmdb.open(str(tmp_path), max_dbs=8) as env, env.begin(write=True) as txn:
+        txn.put(FIRST, b"\xc1rotten", db=env.open_db(b"extents", txn=txn))
+    async with Index(str(tmp_path)) as index:
+        async with asyncio.timeout(20):
+            with pytest.raises(IndexUnusable):
+                await index.apply(AddBlock(FIRST, 0, 0, 1, 1, 4096))
+            other = extent_key(KEY, 2, 0)
+            await index.apply(AddBlock(other, 0, 1, 0, 1, 4096))
+        assert index.extent(other) is not None
+
+
+async def test_a_failed_commit_leaves_nothing_behind(tmp_path):
+    async with Index(str(tmp_path)) as index:
+        await index.apply(PutObject(KEY, RECORD))
+        with pytest.raises(IndexUnusable):
+            # The path's lone surrogate can't be written; what stood before it in the same commit goes too.
+            await index.apply(DropObject(KEY), PutObject(b"x" * 16, ObjectRecord("/\ud800", 1, 1)))
+        assert index.object(KEY) == RECORD
+        assert index.counts() == (1, 0)
+
+
+# --- Deaths -----------------------------------------------------------------------------------------------------------
+
+
+def state_of(index: Index) -> tuple[dict, dict]:
+    objects = {object_key(path): index.object(object_key(path)) for path in committer.PATHS}
+    extents = dict(pair for batch in index.scan_extents(100) for pair in batch)
+    return {key: record for key, record in objects.items() if record is not None}, extents
+
+
+def killed_after(folder: Path, acknowledged: int) -> int:
+    """How many commits a writer had told of when it was killed: at least one more than `acknowledged`."""
+    child = subprocess.Popen(
+        [sys.executable, committer.__file__, str(folder), "100000"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    for _ in range(acknowledged + 1):
+        assert child.stdout.readline()
+    child.send_signal(signal.SIGKILL)
+    told = acknowledged + 1 + len(child.stdout.read().splitlines())
+    child.wait()
+    child.stdout.close()
+    return told
+
+
+@pytest.mark.parametrize("acknowledged", [0, 7, 60])
+async def test_a_killed_writer_leaves_what_it_had_committed(tmp_path, acknowledged):
+    told = killed_after(tmp_path / "index", acknowledged)
+    async with Index(str(tmp_path / "index")) as index:
+        found = state_of(index)
+    async with Index(str(tmp_path / "model")) as model:
+        states = []
+        for number, change in enumerate(committer.changes(told + 1), start=1):
+            await model.apply(*change)
+            if number >= told:
+                states.append(state_of(model))
+    # All that was acknowledged, and the commit under way either whole or not at all.
+    assert found in states
+
+
+class IndexMachine(RuleBasedStateMachine):
+    """Random commits against dicts; the index is closed and opened, copied as after a power cut, and looked at."""
+
+    paths = ("/a", "/a/b", "/a/bc", "/" + "l" * 500 + "/1", "/" + "l" * 500 + "/2", "/\u6620" * 120, "/b")
+    keys = st.sampled_from(paths).map(object_key)
+    generations = st.integers(1, 2)
+    onlooker: Onlooker | None = None
+
+    @initialize()
+    def start(self):
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.mkdtemp(prefix="oca-index-")
+        self.objects = {}
+        self.extents = {}
+        self.open()
+        if IndexMachine.onlooker is None:
+            IndexMachine.onlooker = Onlooker()
+        IndexMachine.onlooker.open(self.folder)
+
+    def open(self):
+        async def begin():
+            index = Index(self.folder)
+            return await index.__aenter__()
+
+        self.index = self.runner.run(begin())
+
+    def close(self):
+        self.runner.run(self.index.__aexit__(None, None, None))
+
+    def teardown(self):
+        if hasattr(self, "runner"):
+            self.close()
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    def commit(self, *changes):
+        async def apply():
+            return await self.index.apply(*changes)
+
+        return self.runner.run(apply())
+
+    def drop_from_model(self, key, gone):
+        if not any(extent[:16] == key for extent in self.extents) or gone:
+            self.objects.pop(key, None)
+
+    @rule(path=st.sampled_from(paths), generation=generations, size=st.integers(0, 9))
+    def put(self, path, generation, size):
+        record = ObjectRecord(path, generation, size)
+        assert self.commit(PutObject(object_key(path), record)) == []
+        self.objects[object_key(path)] = record
+
+    @rule(
+        key=keys,
+        generation=generations,
+        number=st.integers(0, 1),
+        place=st.sampled_from([(0, 1), (0, 2), (1, 1)]),
+        block=st.integers(0, 15),
+        crc=st.integers(0, 2**32 - 1),
+    )
+    def add_block(self, key, generation, number, place, block, crc):
+        extent = extent_key(key, generation, number)
+        known = self.extents.get(extent)
+        moved = known is not None and (known.device, known.slot) != place
+        dropped = self.commit(AddBlock(extent, *place, block, crc, 4096))
+        assert dropped == ([(extent, known)] if moved else [])
+        before = ExtentRecord(*place, 0, b"", 0) if known is None or moved else known
+        self.extents[extent] = with_block(before, block, crc, 4096)
+
+    @precondition(lambda self: self.extents)
+    @rule(data=st.data(), slot=st.sampled_from([None, 1, 2]))
+    def drop_extent(self, data, slot):
+        extent = data.draw(st.sampled_from([*sorted(self.extents), extent_key(object_key("/b"), 3, 0)]))
+        known = self.extents.get(extent)
+        dropped = self.commit(DropExtent(extent, slot))
+        if known is None or (slot is not None and known.slot != slot):
+            assert dropped == []
+            return
+        assert dropped == [(extent, known)]
+        del self.extents[extent]
+        if not any(other[:16] == extent[:16] for other in self.extents):
+            self.objects.pop(extent[:16], None)
+
+    @rule(key=keys, unless=st.sampled_from([None, 1, 2]))
+    def drop_object(self, key, unless):
+        dropped = self.commit(DropObject(key, unless))
+        gone = {
+            extent: record
+            for extent, record in self.extents.items()
+            if extent[:16] == key and (unless is None or extent[16:24] != unless.to_bytes(8, "big"))
+        }
+        assert dropped == sorted(gone.items())
+        for extent in gone:
+            del self.extents[extent]
+        if unless is None:
+            self.objects.pop(key, None)
+
+    @rule()
+    def close_and_open(self):
+        self.close()
+        self.open()
+
+    @rule()
+    def cut_the_power(self):
+        with tempfile.TemporaryDirectory(prefix="oca-copy-") as copy:
+            shutil.copy(Path(self.folder) / "data.mdb", copy)
+            ours, self.folder, index = self.folder, copy, self.index
+            self.open()
+            self.says_what_the_model_says()
+            self.close()
+            self.folder, self.index = ours, index
+
+    @invariant()
+    def says_what_the_model_says(self):
+        if not hasattr(self, "index"):
+            return
+        assert self.index.counts() == (len(self.objects), len(self.extents))
+        assert {key: self.index.object(key) for key in self.objects} == self.objects
+        assert [pair for batch in self.index.scan_extents(3) for pair in batch] == sorted(self.extents.items())
+
+    @precondition(lambda self: hasattr(self, "index"))
+    @rule(path=st.sampled_from(paths), number=st.integers(0, 1), generation=generations)
+    def is_seen_by_others(self, path, number, generation):
+        key = object_key(path)
+        assert self.onlooker.object(key) == self.objects.get(key)
+        extent = extent_key(key, generation, number)
+        assert self.onlooker.extent(extent) == self.extents.get(extent)
+        assert self.index.extents_of(key, generation) == sorted(
+            (other, record) for other, record in self.extents.items() if other.startswith(extent[:24])
+        )
+
+    @precondition(lambda self: hasattr(self, "index"))
+    @rule(prefix=st.sampled_from(["", "/", "/a", "/a/b", "/" + "l" * 500, "/" + "l" * 500 + "/1", "/\u6620" * 110]))
+    def finds_by_prefix(self, prefix):
+        found = self.index.paths_starting(prefix, 100)
+        assert len(set(found)) == len(found)
+        assert set(found) == {key for key, record in self.objects.items() if record.path.startswith(prefix)}
+
+
+TestIndexMachine = IndexMachine.TestCase
+TestIndexMachine.settings = settings(max_examples=25, stateful_step_count=30)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def onlooker_ends():
+    yield
+    if IndexMachine.onlooker is not None:
+        IndexMachine.onlooker.close()
+        IndexMachine.onlooker = None

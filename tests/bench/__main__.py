@@ -130,8 +130,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="hits, cold, memory, restart")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict")
-    parser.add_argument("--rounds", type=int, help="of each server and size (5; quick 3)")
-    parser.add_argument("--seconds", type=int, help="of one round, whole ones (2; quick 1)")
+    parser.add_argument("--rounds", type=int, help="of each server and size (9; quick 3)")
+    parser.add_argument("--seconds", type=int, help="of one round, whole ones (1)")
     parser.add_argument("--connections", type=int, default=16, help="of the load (16)")
     parser.add_argument("--workers", type=int, default=1, help="processes of each server, all on one core (1)")
     parser.add_argument(
@@ -159,7 +159,7 @@ def _arguments() -> argparse.Namespace:
     for part in given.parts:
         if part not in _PARTS:
             parser.error(f"unknown part {part!r}; there are {', '.join(_PARTS)}")
-    for name, quick, whole in (("rounds", 3, 5), ("seconds", 1, 2), ("objects", 100, 120), ("runs", 3, 7)):
+    for name, quick, whole in (("rounds", 3, 9), ("seconds", 1, 1), ("objects", 100, 120), ("runs", 3, 7)):
         if getattr(given, name) is None:
             setattr(given, name, quick if given.quick else whole)
     return given

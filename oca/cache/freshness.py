@@ -10,8 +10,8 @@ import msgspec
 
 from oca.http.dates import parse_date
 
-# No possessive groups: Python 3.11.2, which is Debian 12's, matches them wrongly (gh-106052). None is needed either: what
-# an unclosed quote swallows ends at \Z, so nothing is ever tried twice.
+# No possessive groups: Python 3.11.2, which is Debian 12's, matches them wrongly (gh-106052). None is needed either:
+# what an unclosed quote swallows ends at \Z, so nothing is ever tried twice.
 _ELEMENT: Final = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*(?:"|\Z))+')
 _DIRECTIVE: Final = re.compile(r'\s*([!#$%&\'*+\-.^_`|~0-9A-Za-z]+)(?:=(?:"((?:[^"\\]|\\.)*)"\s*\Z|([^\r\n]*)))?')
 _MAX_DELTA: Final = 2**31

@@ -30,7 +30,7 @@ from oca.errors import FetchReason, GenerationChanged, NoSourceAnswered, OcaErro
 from oca.http.dates import format_date
 from oca.ipc import Want
 from oca.keeper.flights import Flight, Stage
-from oca.keeper.sources import Source, ask
+from oca.keeper.sources import Source, ask, fields_of
 from oca.settings import Settings
 from oca.store.index import Index
 from oca.store.shelves import Keeping, Shelves
@@ -327,7 +327,7 @@ class Library:
     ) -> tuple[Live | None, OpenAnswer]:
         """Turn a source's answer into a record and remember it. The Live is None if there is no body to receive."""
         now = time.time()
-        headers = {name.lower(): value for name, value in response.headers.items()}
+        headers = fields_of(response)
         match answer:
             case Unchanged():
                 assert held is not None
@@ -714,7 +714,7 @@ class Library:
             response = await ask(self._session, source, "HEAD" if is_head else "GET", path, headers)
             answer = judge(
                 response.status,
-                {name.lower(): value for name, value in response.headers.items()},
+                fields_of(response),
                 start=0 if span is None else span[0],
                 stop=None if span is None else span[1],
                 held=held if held is not None else condition if response.status == 304 else None,

@@ -143,6 +143,18 @@ def new_session(fetch: Fetch, appliance_id: str) -> aiohttp.ClientSession:
     )
 
 
+def fields_of(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """Header fields with lower-case names, repeated ones joined by ", ".
+
+    Bytes are kept as they are, one character each (Latin-1), so that a replayed line is the line that came.
+    """
+    fields: dict[str, str] = {}
+    for raw_name, raw_value in response.raw_headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+        fields[name] = f"{fields[name]}, {value}" if name in fields else value
+    return fields
+
+
 async def ask(
     session: aiohttp.ClientSession, source: Source, method: str, path: str, headers: dict[str, str]
 ) -> aiohttp.ClientResponse:

@@ -124,7 +124,7 @@ class Appliance:
             "origin": {"url": self._origin},
             "device": [{"path": str(path), "tier": "nvme", "capacity": "1 GiB"} for path in self.devices],
         }
-        for name in {*DEFAULTS, *overrides}:
+        for name in dict.fromkeys((*DEFAULTS, *overrides)):
             given = overrides.get(name, {})
             if isinstance(given, list):
                 tables[name] = given
@@ -255,9 +255,9 @@ class Appliance:
     def span(self, path: str, start: int, stop: int) -> Got:
         return self.get(path, Range=f"bytes={start}-{stop - 1}")
 
-    def wire(self) -> Wire:
+    def wire(self, receive_buffer: int | None = None) -> Wire:
         """A raw connection to the film port."""
-        return Wire(self.port)
+        return Wire(self.port, receive_buffer)
 
     def purge(self, path: str) -> None:
         assert self.control("POST", "/v1/purge", {"path": path}).status == 200

@@ -36,7 +36,11 @@ class Wire:
         if receive_buffer is not None:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._sock.settimeout(_PATIENCE)
-        self._sock.connect(("127.0.0.1", port))
+        try:
+            self._sock.connect(("127.0.0.1", port))
+        except OSError:
+            self._sock.close()
+            raise
         self._buffer = b""
 
     def __enter__(self) -> Self:

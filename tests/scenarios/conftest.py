@@ -1,5 +1,6 @@
 """One origin and one appliance for all scenarios that leave them as they found them; others start their own."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -69,6 +70,13 @@ def _maker(folder):
 def second_origin():
     with Origin() as origin:
         yield origin
+
+
+@pytest.fixture
+def hold():
+    """Hands through what has to be closed at the end of the test."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context
 
 
 _numbers = itertools.count(1)

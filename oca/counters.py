@@ -82,7 +82,9 @@ FIRST_BYTE_AT: Final = REQUESTS_AT + len(OUTCOMES) * len(CLASSES)
 _HISTOGRAM: Final = _BUCKETS + 1
 """Buckets, then the sum in microseconds."""
 WORDS: Final = FIRST_BYTE_AT + len(OUTCOMES) * _HISTOGRAM
-COUNTERS_BYTES: Final = WORDS * 8
+ROWS: Final = 1024
+"""More than workers live at a time: up to 256, and as many more for each reload whose old ones still drain."""
+COUNTERS_BYTES: Final = ROWS * WORDS * 8
 
 _OUTCOME_INDEX: Final = {outcome: i for i, outcome in enumerate(OUTCOMES)}
 

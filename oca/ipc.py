@@ -2,7 +2,7 @@
 
 | from → to | packet | when |
 |---|---|---|
-| worker → keeper | Hello + fd | first: who I am; the descriptor is my counters |
+| worker → keeper | Hello | first: who I am |
 | worker → keeper | Open | a path is unknown or stale here: may I serve it, and what is it? |
 | keeper → worker | Opened, OpenRefused | its answer |
 | worker → keeper | Want | a block is not on disk: let me read along |

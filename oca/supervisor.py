@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import heapq
 import logging
 import os
 import signal
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from oca.activation import notify, passed_sockets
-from oca.counters import COUNTERS_BYTES
+from oca.counters import COUNTERS_BYTES, ROWS, WORDS, Count
 from oca.errors import OcaError, SettingsError
 from oca.ipc import socket_path
 from oca.settings import Settings, host_and_port, pack_settings
-from oca.store.board import BOARD_BYTES, new_memory
+from oca.store.board import BOARD_BYTES, CounterMemory, new_memory
 from oca.store.index import Index
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Supervisor:
         self._reread = reread
         self._next_number = 0
         self._workers: dict[int, asyncio.subprocess.Process] = {}
+        self._leaving: set[asyncio.subprocess.Process] = set()
+        """Workers that a reload replaced and that still finish their responses."""
         self._keeper: asyncio.subprocess.Process | None = None
         self._is_stopping = False
         self._reloading = asyncio.Lock()
@@ -63,7 +66,9 @@ class Supervisor:
             self._add_listeners(settings.listen.workers)
         self._control = passed.get("control", [None])[0] or _listening(settings.listen.control, "listen.control")
         self._board_fd = new_memory("oca-board", BOARD_BYTES)
-        self._retired_fd = new_memory("oca-retired", COUNTERS_BYTES)
+        self._counters_fd = new_memory("oca-counters", COUNTERS_BYTES)
+        self._counters = CounterMemory(self._counters_fd, ROWS * WORDS).words
+        self._free_rows = list(range(ROWS))
         self._settings_fd = self._pack(settings)
 
     def _open_state(self) -> None:
@@ -118,7 +123,7 @@ class Supervisor:
     def _on_stop(self) -> None:
         if self._is_stopping:
             log.warning("told to stop again: connections are cut")
-            for process in self._workers.values():
+            for process in (*self._workers.values(), *self._leaving):
                 _signal(process, signal.SIGKILL)
         self._is_stopping = True
         self._ended.set()
@@ -128,10 +133,11 @@ class Supervisor:
         notify("STOPPING=1")
         for listener in self._listeners:
             listener.close()
-        for process in self._workers.values():
+        workers = [*self._workers.values(), *self._leaving]
+        for process in workers:
             _signal(process, signal.SIGTERM)
         limit = self._settings.http.drain_timeout + _ENDS_AFTER_DRAIN
-        await _ended(list(self._workers.values()), limit)
+        await _ended(workers, limit)
         if self._keeper is not None:
             _signal(self._keeper, signal.SIGTERM)
             await _ended([self._keeper], _KEEPER_END)
@@ -147,7 +153,7 @@ class Supervisor:
             {
                 "settings": self._settings_fd,
                 "board": self._board_fd,
-                "retired": self._retired_fd,
+                "counters": self._counters_fd,
                 "desk": self._desk.fileno(),
                 "control": self._control.fileno(),
                 "lock": self._keeper_lock,
@@ -159,6 +165,9 @@ class Supervisor:
         """Start a worker on listener number `place`, and return when it accepts. Raises `StartFailed`."""
         number = self._next_number
         self._next_number += 1
+        if not self._free_rows:
+            raise StartFailed("too many workers are still finishing")
+        row = heapq.heappop(self._free_rows)
         ready, ready_child = os.pipe2(os.O_CLOEXEC)
         try:
             process = await self._start(
@@ -166,6 +175,7 @@ class Supervisor:
                 {
                     "settings": self._settings_fd,
                     "board": self._board_fd,
+                    "counters": self._counters_fd,
                     "listener": self._listeners[place % len(self._listeners)].fileno(),
                     "run-dir": self._run_dir_fd,
                     "ready": ready_child,
@@ -174,6 +184,8 @@ class Supervisor:
                 str(number),
                 "--place",
                 str(place),
+                "--row",
+                str(row),
             )
         finally:
             os.close(ready_child)
@@ -185,7 +197,14 @@ class Supervisor:
         finally:
             os.close(ready)
             if process.returncode is None:
-                self._spawn(self._watch_worker(number, place, process))
+                self._spawn(self._watch_worker(number, place, row, process))
+            else:
+                self._free_row(row)
+
+    def _free_row(self, row: int) -> None:
+        """The worker that counted here is dead: what it counted stays, what it had open is open no more."""
+        self._counters[row * WORDS + Count.CONNECTIONS_OPEN] = 0
+        heapq.heappush(self._free_rows, row)
 
     async def _start(self, module: str, fds: dict[str, int], *more: str) -> asyncio.subprocess.Process:
         arguments = [part for name, fd in fds.items() for part in (f"--{name}-fd", str(fd))]
@@ -201,10 +220,12 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
         )
 
-    async def _watch_worker(self, number: int, place: int, process: asyncio.subprocess.Process) -> None:
+    async def _watch_worker(self, number: int, place: int, row: int, process: asyncio.subprocess.Process) -> None:
         """A worker that dies is replaced; the queue of its socket waits in the meantime."""
         began = time.monotonic()
         code = await process.wait()
+        self._free_row(row)
+        self._leaving.discard(process)
         was_ours = self._workers.pop(number, None) is not None
         if self._is_stopping or not was_ours:
             return
@@ -265,8 +286,9 @@ class Supervisor:
                 log.error("reloaded the keeper, but the old workers stay: %s", error)
                 return
             for number, process in old.items():
-                self._workers.pop(number, None)
-                _signal(process, signal.SIGUSR2)
+                if self._workers.pop(number, None) is not None:
+                    self._leaving.add(process)
+                    _signal(process, signal.SIGUSR2)
             if not self._is_activated:
                 for listener in self._listeners[settings.listen.workers :]:
                     listener.close()

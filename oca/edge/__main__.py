@@ -15,10 +15,11 @@ from oca.lifecycle import begin_child, read_settings_from
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="oca.edge", description=__doc__)
-    for name in ("settings", "board", "listener", "run-dir", "ready"):
+    for name in ("settings", "board", "counters", "listener", "run-dir", "ready"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--place", type=int, required=True)
+    parser.add_argument("--row", type=int, required=True)
     parser.add_argument("--supervisor", type=int, required=True)
     given = parser.parse_args()
     begin_child("edge", given.supervisor)
@@ -28,8 +29,10 @@ def main() -> int:
                 read_settings_from(given.settings_fd),
                 number=given.number,
                 place=given.place,
+                row=given.row,
                 listener=socket.socket(fileno=given.listener_fd),
                 board_fd=given.board_fd,
+                counters_fd=given.counters_fd,
                 run_dir_fd=given.run_dir_fd,
                 ready_fd=given.ready_fd,
             )

@@ -37,8 +37,10 @@ async def run_worker(
     *,
     number: int,
     place: int,
+    row: int,
     listener: socket.socket,
     board_fd: int,
+    counters_fd: int,
     run_dir_fd: int,
     ready_fd: int,
 ) -> None:
@@ -48,8 +50,8 @@ async def run_worker(
     loop = asyncio.get_running_loop()
     _raise_file_limit()
     board = Board(board_fd)
-    tally = Tally()
-    courier = Courier(run_dir_fd, number, tally.fd, place)
+    tally = Tally(counters_fd, row)
+    courier = Courier(run_dir_fd, number, place)
     lookup = Lookup(IndexReader(str(Path(settings.appliance.state_dir) / "index")), board)
     pools = Pools()
     worker = Worker(settings, board, lookup, courier, pools, tally)

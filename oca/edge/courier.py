@@ -61,11 +61,10 @@ class BlockView:
 
 
 class Courier:
-    def __init__(self, run_dir_fd: int, worker: int, counters_fd: int, place: int = 0) -> None:
+    def __init__(self, run_dir_fd: int, worker: int, place: int = 0) -> None:
         self._address = ipc.socket_path(run_dir_fd)
         self._worker = worker
         self._place = place
-        self._counters_fd = counters_fd
         self._numbers = itertools.count(1)
         self._channel: ipc.Channel | None = None
         self._opens: dict[int, tuple[ipc.Open, Opening]] = {}
@@ -86,7 +85,7 @@ class Courier:
             asyncio.get_running_loop().call_later(_RECONNECT, self.connect)
             return
         self._channel = ipc.Channel(sock, self._received, self._lost)
-        self._channel.send(ipc.Hello(self._worker, os.getpid(), self._place), self._counters_fd)
+        self._channel.send(ipc.Hello(self._worker, os.getpid(), self._place))
         for asked, _ in self._opens.values():
             self._channel.send(asked)
         for view in self._by_number.values():

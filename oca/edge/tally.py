@@ -1,14 +1,14 @@
-"""The worker's counters, in memory that the keeper reads (see oca.counters for the places)."""
+"""The worker's counters, a row in memory that the keeper reads (see oca.counters for the places)."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from oca.counters import (
-    COUNTERS_BYTES,
     EGRESS_AT,
     OUTCOMES,
     PLACES,
+    ROWS,
     SUM_OFFSET,
     WORDS,
     Count,
@@ -18,7 +18,7 @@ from oca.counters import (
     first_byte_words,
     request_word,
 )
-from oca.store.board import CounterMemory, new_memory
+from oca.store.board import CounterMemory
 
 _FIRST_BYTE: Final = {outcome: first_byte_words(outcome) for outcome in OUTCOMES}
 _STATUSES: Final = (
@@ -50,9 +50,10 @@ MEMORY_PLACE: Final = PLACES.index(Place.MEMORY)
 
 
 class Tally:
-    def __init__(self) -> None:
-        self.fd = new_memory("oca-counters", COUNTERS_BYTES)
-        self.words = CounterMemory(self.fd, WORDS).words
+    """Row number `row` of the counters in `fd`, which no other living process writes."""
+
+    def __init__(self, fd: int, row: int) -> None:
+        self.words = CounterMemory(fd, ROWS * WORDS).words[row * WORDS : (row + 1) * WORDS]
 
     def answered(self, outcome: Outcome, status: int, first_byte: float) -> None:
         """A request got its first byte, `first_byte` seconds after its head had come in."""

@@ -15,7 +15,7 @@ from oca.lifecycle import begin_child, read_settings_from
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="oca.keeper", description=__doc__)
-    for name in ("settings", "board", "retired", "desk", "control", "lock"):
+    for name in ("settings", "board", "counters", "desk", "control", "lock"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--supervisor", type=int, required=True)
     given = parser.parse_args()
@@ -26,7 +26,7 @@ def main() -> int:
             run_keeper(
                 settings,
                 board_fd=given.board_fd,
-                retired_fd=given.retired_fd,
+                counters_fd=given.counters_fd,
                 desk_socket=socket.socket(fileno=given.desk_fd),
                 control_socket=socket.socket(fileno=given.control_fd),
             )

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from oca.counters import WORDS
+from oca.counters import ROWS, WORDS
 from oca.keeper.control import Control
 from oca.keeper.desk import Counters, Desk
 from oca.keeper.exporter import Exporter
@@ -32,7 +32,7 @@ _LOAD_AT_START: Final = 1.0
 
 
 async def run_keeper(
-    settings: Settings, *, board_fd: int, retired_fd: int, desk_socket: socket.socket, control_socket: socket.socket
+    settings: Settings, *, board_fd: int, counters_fd: int, desk_socket: socket.socket, control_socket: socket.socket
 ) -> None:
     """Run until SIGTERM. Blocks that are not on disk by then are dropped; workers ask for them again."""
     stopped = asyncio.Event()
@@ -52,7 +52,7 @@ async def run_keeper(
         loading = spawner.spawn(shelves.load(), "load the shelves")
         await asyncio.wait([loading], timeout=_LOAD_AT_START)
         library = Library(settings, sources, session, index, shelves, spawner)
-        counters = Counters(CounterMemory(retired_fd, WORDS))
+        counters = Counters(CounterMemory(counters_fd, ROWS * WORDS))
         desk = Desk(desk_socket, library, shelves, counters, spawner)
         exporter = Exporter(desk, library, shelves, index, settings.listen.workers)
         control = Control(settings, board, index, shelves, library, desk, exporter, spawner)
@@ -65,7 +65,7 @@ async def run_keeper(
         await stopped.wait()
         desk.close()
         await runner.cleanup()
-        spawner.cancel_all()
+        await spawner.end()
         shelves.close()
     log.info("keeper %d ends", os.getpid())
 

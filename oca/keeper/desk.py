@@ -7,11 +7,12 @@ import contextlib
 import logging
 import os
 import socket
+from typing import Final
 
 import msgspec
 
 from oca import ipc
-from oca.counters import COUNTERS_BYTES, WORDS, Count
+from oca.counters import ROWS, WORDS
 from oca.errors import NoSourceAnswered
 from oca.keeper.flights import Flight, Stage
 from oca.keeper.library import Library, Spawner
@@ -20,24 +21,19 @@ from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
+_UNUSED: Final = bytes(8 * WORDS)
+
 
 class Counters:
     """The counters of all workers, living and dead, as one row of sums."""
 
-    def __init__(self, retired: CounterMemory) -> None:
-        self._retired = retired
-        self.living: dict[int, CounterMemory] = {}
+    def __init__(self, memory: CounterMemory) -> None:
+        self._rows = [memory.words[row * WORDS : (row + 1) * WORDS] for row in range(ROWS)]
 
     def sums(self) -> list[int]:
-        rows = [self._retired.words, *(memory.words for memory in self.living.values())]
-        return [sum(column) for column in zip(*rows, strict=True)]
-
-    def retire(self, worker: int) -> None:
-        """A worker ended: what it counted stays counted; what it had open is open no more."""
-        memory = self.living.pop(worker, None)
-        if memory is not None:
-            memory.words[Count.CONNECTIONS_OPEN] = 0
-            self._retired.add(memory.words)
+        # Most rows never had a worker: comparing one with zeros is cheaper than adding it.
+        used = [row for row in self._rows if row.tobytes() != _UNUSED]
+        return [sum(column) for column in zip(*used, strict=True)] if used else [0] * WORDS
 
 
 class Desk:
@@ -116,11 +112,11 @@ class Clerk:
             self.channel.close()
             return
         finally:
-            if fd >= 0 and self.worker >= 0:
+            if fd >= 0:
                 os.close(fd)
         match packet:
-            case ipc.Hello():
-                self._greet(packet, fd)
+            case ipc.Hello(worker, pid, place):
+                self.worker, self.pid, self.place = worker, pid, place
             case ipc.Open():
                 self._desk.spawner.spawn(self._open(packet), f"answer {packet.path}")
             case ipc.Want():
@@ -134,17 +130,6 @@ class Clerk:
                 self._desk.shelves.touch(slots)
             case ipc.Lost(extent, slot, reason):
                 self._desk.spawner.spawn(self._desk.library.lose(extent, slot, reason), "lose an extent")
-
-    def _greet(self, hello: ipc.Hello, fd: int) -> None:
-        self.worker, self.pid, self.place = hello.worker, hello.pid, hello.place
-        if fd < 0:
-            self.channel.close()
-            return
-        try:
-            if os.fstat(fd).st_size >= COUNTERS_BYTES:
-                self._desk.counters.living[hello.worker] = CounterMemory(fd, WORDS)
-        finally:
-            os.close(fd)
 
     async def _open(self, asked: ipc.Open) -> None:
         try:
@@ -181,6 +166,4 @@ class Clerk:
             flight.leave(self)
         self._numbers.clear()
         self._flights.clear()
-        if self._desk.counters.living.get(self.worker) is not None:
-            self._desk.counters.retire(self.worker)
         self._desk.left(self)

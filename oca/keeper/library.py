@@ -93,10 +93,12 @@ class Spawner:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def cancel_all(self) -> None:
-        """The process ends: whatever is under way is given up."""
-        for task in self._tasks:
+    async def end(self) -> None:
+        """The process ends: whatever is under way is given up, and has cleaned up behind itself on return."""
+        ending = list(self._tasks)
+        for task in ending:
             task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     async def _guarded(self, work: Coroutine[object, object, None], name: str) -> None:
         try:

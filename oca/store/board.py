@@ -5,8 +5,9 @@ first two bytes of an object key. The keeper raises a key's stamp after each com
 a worker that finds its remembered stamp unchanged knows that nothing was changed (a purge is seen by every worker with
 the first request after it, for 40 ns a look). Two objects that share a stamp cost a look-up, never a wrong byte.
 
-*Counters* are plain numbers in memory that the worker owns and the keeper reads, so that /metrics is exact to the
-request and survives the death of a worker.
+*Counters* are plain numbers in memory that the supervisor owns: a row for each worker, who alone writes it, and the
+keeper reads all rows. When a worker ends, its row stays as it is and another worker counts on in it. So /metrics is
+exact to the request, whoever dies or is replaced: nothing has to be handed over.
 """
 
 from __future__ import annotations

@@ -24,6 +24,10 @@ class DeviceFull(StoreError):
     """No room could be made: the block passes through without being kept."""
 
 
+class ExtentDamaged(StoreError):
+    """An extent's file is gone or shorter than what the index says lies in it. The extent's; not the whole device's."""
+
+
 class IndexUnusable(StoreError):
     """The index can't be opened or is not ours."""
 

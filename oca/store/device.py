@@ -12,7 +12,7 @@ from typing import Final
 import crc32c
 
 from oca.cache.keys import ExtentKey, file_name, key_of_file
-from oca.errors import StoreError
+from oca.errors import ExtentDamaged, StoreError
 
 _IDENTITY: Final = "oca-device.json"
 _EXTENTS: Final = "extents"
@@ -48,23 +48,27 @@ class DeviceFolder:
     def file_path(self, key: ExtentKey) -> str:
         return f"{self._extents}/{file_name(key)}"
 
-    def write_block(self, key: ExtentKey, offset: int, content: memoryview) -> int:
+    def write_block(self, key: ExtentKey, offset: int, content: memoryview, holds: int) -> int:
         """Write a block's bytes at `offset` of the extent's file and make them durable. Returns their CRC32C.
 
+        The file must be there with at least `holds` bytes: else `ExtentDamaged`, for the holes of a file made anew
+        would be served as the blocks that were lost. With 0 it is a new file, and none may be there.
         The sum is taken of the memory that was verified, not of what a disk may give back.
         """
         path = self.file_path(key)
         crc = int(crc32c.crc32c(content))
         try:
-            fd, is_new = self._open_for_writing(path)
+            fd = self._open_held(path) if holds else self._create(path)
             try:
+                if os.fstat(fd).st_size < holds:
+                    raise ExtentDamaged(f"{path}: is shorter than {holds} bytes")
                 written = 0
                 while written < len(content):
                     written += os.pwrite(fd, content[written:], offset + written)
                 os.fdatasync(fd)
             finally:
                 os.close(fd)
-            if is_new:
+            if not holds:
                 _sync_folder(os.path.dirname(path))  # noqa: PTH120
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror}") from error
@@ -91,14 +95,18 @@ class DeviceFolder:
         except OSError as error:
             raise StoreError(f"{self._extents}: {error.strerror}") from error
 
-    def _open_for_writing(self, path: str) -> tuple[int, bool]:
+    def _open_held(self, path: str) -> int:
         try:
-            return os.open(path, os.O_WRONLY | os.O_CLOEXEC), False
-        except FileNotFoundError:
-            folder = os.path.dirname(path)  # noqa: PTH120
-            if not os.path.isdir(folder):  # noqa: PTH112
-                self._make_folders(folder)
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640), True
+            return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise ExtentDamaged(f"{path}: is gone") from error
+
+    def _create(self, path: str) -> int:
+        folder = os.path.dirname(path)  # noqa: PTH120
+        if not os.path.isdir(folder):  # noqa: PTH112
+            self._make_folders(folder)
+        # Never in the place of another: a thread that hung on the disk for long must not replace what was kept since.
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
     def _make_folders(self, folder: str) -> None:
         parent = os.path.dirname(folder)  # noqa: PTH120

@@ -21,11 +21,11 @@ from typing import Final, TypeVar
 import msgspec
 
 from oca.cache.eviction import Eviction
-from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ExtentKey, ObjectKey, extent_key
+from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES, ExtentKey, ObjectKey, extent_key
 from oca.cache.placement import ranked_devices
-from oca.cache.records import DeviceRecord, ObjectRecord, on_disk
+from oca.cache.records import DeviceRecord, ExtentRecord, ObjectRecord, on_disk
 from oca.cache.slots import Slots
-from oca.errors import DeviceFull, StoreError
+from oca.errors import DeviceFull, ExtentDamaged, IndexUnusable, StoreError
 from oca.settings import Device as DeviceSettings
 from oca.settings import Tier
 from oca.store.board import Board
@@ -39,7 +39,8 @@ _REST_AFTER_ERROR: Final = 30.0
 """Seconds without writes to a device that failed one. Reading from it goes on."""
 _LOAD_BATCH: Final = 2000
 _GHOST_SHARE: Final = 64 * 1024 * 1024
-_WRITE_DEADLINE: Final = 60.0
+_DEADLINE: Final = 60.0
+"""Seconds that a device may take for one write or removal."""
 
 
 class Shelf:
@@ -90,6 +91,8 @@ class Shelves:
         """Slots that are being written to: they can't be evicted."""
         self._busy: dict[ExtentKey, asyncio.Future[None]] = {}
         """Extents whose file is being written or removed."""
+        self._left_behind: dict[ExtentKey, set[Shelf]] = {}
+        """Busy extents that were dropped meanwhile: who is busy with one removes its file in the end."""
         self._loaded = asyncio.Event()
         self.left_out: list[LeftOut] = []
 
@@ -155,7 +158,8 @@ class Shelves:
         for shelf in self._shelves.values():
             # A device whose capacity was lowered in the settings is brought below it before anything else.
             with contextlib.suppress(StoreError):
-                await self._make_room(shelf, 0)
+                async with shelf.room:
+                    await self._make_room(shelf, 0)
 
     async def sweep(self) -> int:
         """Remove files that the index does not know: what a killed appliance was just writing. Returns how many."""
@@ -163,7 +167,9 @@ class Shelves:
         removed = 0
         for shelf in self.shelves:
             try:
-                keys = await self._on(shelf, lambda shelf=shelf: list(shelf.folder.extents()))  # type: ignore[misc]
+                # A large disk takes its time to list, and nobody waits for it.
+                listing = asyncio.get_running_loop().run_in_executor(shelf.threads, _listed, shelf.folder)
+                keys = await listing
                 for number, key in enumerate(keys):
                     if number % 100 == 99:
                         await asyncio.sleep(0)
@@ -207,9 +213,10 @@ class Shelves:
     async def lose(self, key: ExtentKey, slot: int, reason: str) -> None:
         """An extent's file is not what the index says: forget it, so that it is fetched anew."""
         log.warning("extent %s is lost: %s", key.hex(), reason)
-        dropped = await self._index.apply(DropExtent(key, slot))
-        self._board.raise_stamp(key)
-        await self._forget_dropped(dropped)
+        async with self._alone(key):
+            dropped = await self._index.apply(DropExtent(key, slot))
+            self._board.raise_stamp(key)
+            await self._forget_dropped(dropped, alone_with=key)
 
     def touch(self, slots: Iterable[int]) -> None:
         for slot in slots:
@@ -232,6 +239,9 @@ class Shelves:
         try:
             yield
         finally:
+            while shelves := self._left_behind.pop(key, None):
+                for shelf in shelves:
+                    await self._remove_file(shelf, key)
             del self._busy[key]
             done.set_result(None)
 
@@ -245,20 +255,23 @@ class Shelves:
         return [self._shelves[number] for number in ranked_devices(key, up)[:2]]
 
     async def _keep_on(self, shelf: Shelf, key: ExtentKey, place: int, block: Keeping) -> bool:
-        extent = self._index.extent(key)
-        if extent is not None and extent.device == shelf.number and self._slots.key_of(extent.slot) == key:
-            slot = extent.slot
-        else:
-            slot = self._slots.take(key, shelf.number)
+        extent = self._held_on(shelf, key)
+        slot = self._slots.take(key, shelf.number) if extent is None else extent.slot
         size = on_disk(len(block.content))
         self._pinned.add(slot)
         try:
             async with shelf.room:
+                if not self.is_up(shelf):
+                    return False  # It failed while we stood in line.
                 await self._make_room(shelf, size)
                 shelf.eviction.admit(slot, _name(key), size)
+                # Looked at again: while we stood in line it may have gone to make room for another.
+                holds = _held_bytes(self._held_on(shelf, key), key, block.record.size)
+            if not holds:
+                # What a killed appliance was just writing, or what was just evicted.
+                await self._on(shelf, lambda: shelf.folder.remove(key))
             offset = place * BLOCK_BYTES
-            async with asyncio.timeout(_WRITE_DEADLINE):
-                crc = await self._on(shelf, lambda: shelf.folder.write_block(key, offset, block.content))
+            crc = await self._on(shelf, lambda: shelf.folder.write_block(key, offset, block.content, holds))
             if not block.is_wanted():
                 return False
             dropped = await self._index.apply(
@@ -269,13 +282,28 @@ class Shelves:
         except DeviceFull as error:
             log.info("%s", error)
             return False
-        except (StoreError, TimeoutError) as error:
+        except ExtentDamaged as error:
+            log.error("extent %s is given up: %s", key.hex(), error)
+            with contextlib.suppress(IndexUnusable):
+                await self._forget_dropped(await self._index.apply(DropExtent(key, slot)), alone_with=key)
+            return False
+        except IndexUnusable as error:
+            log.error("%s", error)
+            return False
+        except StoreError as error:
             self._failed(shelf, error)
             return False
         finally:
             self._pinned.discard(slot)
             await self._settle(shelf, key, slot)
         return True
+
+    def _held_on(self, shelf: Shelf, key: ExtentKey) -> ExtentRecord | None:
+        """What the index says of an extent that lies on this shelf; None if it does not."""
+        extent = self._index.extent(key)
+        if extent is None or extent.device != shelf.number or self._slots.key_of(extent.slot) != key:
+            return None
+        return extent
 
     async def _settle(self, shelf: Shelf, key: ExtentKey, slot: int) -> None:
         """After a write, whatever became of it: what is reserved, and what lies on the disk, is what the index says."""
@@ -289,10 +317,19 @@ class Shelves:
         await self._unlink(shelf, key)
 
     async def _make_room(self, shelf: Shelf, size: int) -> None:
-        victims = list(shelf.eviction.victims(size, self._pinned))
-        if victims:
-            changes = [DropExtent(key, slot) for slot in victims if (key := self._slots.key_of(slot)) is not None]
-            await self._forget_dropped(await self._index.apply(*changes))
+        victims = [(slot, self._slots.key_of(slot)) for slot in shelf.eviction.victims(size, self._pinned)]
+        changes = [DropExtent(key, slot) for slot, key in victims if key is not None]
+        if changes:
+            try:
+                dropped = await self._index.apply(*changes)
+            except StoreError:
+                # They are where they were, and go on taking their room.
+                for slot, key in victims:
+                    extent = None if key is None else self._held_on(shelf, key)
+                    if key is not None and extent is not None:
+                        shelf.eviction.admit(slot, _name(key), extent.used_bytes)
+                raise
+            await self._forget_dropped(dropped)
         if shelf.eviction.free_bytes < size:
             raise DeviceFull(f"{shelf.settings.path}: no room for {size} bytes can be made")
 
@@ -302,18 +339,28 @@ class Shelves:
         for key, extent in dropped:
             self._board.raise_stamp(key)
             shelf = self._shelves.get(extent.device)
-            if shelf is None or extent.slot in self._pinned:
-                continue  # Being written: its writer settles it.
-            shelf.eviction.forget(extent.slot)
+            if shelf is None:
+                continue
             if self._slots.key_of(extent.slot) == key:
+                if extent.slot in self._pinned:
+                    continue  # Being written: its writer settles it.
+                shelf.eviction.forget(extent.slot)
                 self._slots.give_back(extent.slot)
             leaving.append((shelf, key))
         for shelf, key in leaving:
             if key == alone_with:
-                await self._unlink(shelf, key)
-            elif key not in self._busy:
+                await self._remove_file(shelf, key)
+            elif key in self._busy:
+                # Not waited for: who is busy with it may be waiting for the room that we are making.
+                self._left_behind.setdefault(key, set()).add(shelf)
+            else:
                 async with self._alone(key):
-                    await self._unlink(shelf, key)
+                    await self._remove_file(shelf, key)
+
+    async def _remove_file(self, shelf: Shelf, key: ExtentKey) -> None:
+        """Remove a dropped extent's file, unless it was fetched and kept anew meanwhile: then the file is a new one."""
+        if self._held_on(shelf, key) is None:
+            await self._unlink(shelf, key)
 
     async def _unlink(self, shelf: Shelf, key: ExtentKey) -> None:
         try:
@@ -322,12 +369,29 @@ class Shelves:
             self._failed(shelf, error)
 
     async def _on(self, shelf: Shelf, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(shelf.threads, work)
+        """Do it in one of the device's threads. Raises `StoreError` if it fails or the device does not answer."""
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                return await asyncio.get_running_loop().run_in_executor(shelf.threads, work)
+        except TimeoutError as error:
+            raise StoreError(f"{shelf.settings.path}: does not answer for {_DEADLINE:.0f} s") from error
 
     def _failed(self, shelf: Shelf, error: Exception) -> None:
         shelf.errors += 1
         shelf.rests_until = self._clock() + _REST_AFTER_ERROR
-        log.error("device %s rests for %.0f s: %s", shelf.settings.path, _REST_AFTER_ERROR, error or "deadline passed")
+        log.error("device %s rests for %.0f s: %s", shelf.settings.path, _REST_AFTER_ERROR, error)
+
+
+def _listed(folder: DeviceFolder) -> list[ExtentKey]:
+    return list(folder.extents())
+
+
+def _held_bytes(extent: ExtentRecord | None, key: ExtentKey, size: int) -> int:
+    """How long an extent's file is at least, by what the index says of it; `size` is its object's."""
+    if extent is None:
+        return 0
+    start = int.from_bytes(key[24:28], "big") * EXTENT_BYTES
+    return min(extent.present.bit_length() * BLOCK_BYTES, size - start)
 
 
 def _name(key: ExtentKey) -> int:

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import random
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Coroutine
 from enum import StrEnum
 from typing import Final
@@ -144,6 +144,7 @@ class Library:
         self.counts = FetchCounts(sources)
         self._openings: dict[tuple[ObjectKey, bool], asyncio.Future[OpenAnswer]] = {}
         self._purges: dict[ObjectKey, int] = {}
+        self._purging: Counter[ObjectKey] = Counter()
         self._live: dict[ObjectKey, Live] = {}
         self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
         self._memory = asyncio.Semaphore(settings.fetch.max_flights)
@@ -194,7 +195,11 @@ class Library:
         live = self._live.get(key)
         if live is not None:
             return live.record
-        return self._index.object(key) or self._negatives.get(key)
+        return self._indexed(key) or self._negatives.get(key)
+
+    def _indexed(self, key: ObjectKey) -> ObjectRecord | None:
+        """What the index says, unless a purge is about to take it out."""
+        return None if key in self._purging else self._index.object(key)
 
     def _begin(
         self, opening_key: tuple[ObjectKey, bool], path: str, start: int | None, held: ObjectRecord | None, loop: bytes
@@ -396,9 +401,14 @@ class Library:
             live = self._live[key] = Live(key, record)
         self._negatives.pop(key, None)
         replaces = known is not None and not is_same
-        live.remembered = self._spawner.spawn(self._shelves.put(key, record, replaces=replaces), f"remember {path}")
+        live.remembered = self._spawner.spawn(self._remember(live, replaces=replaces), f"remember {path}")
         live.remembered.add_done_callback(lambda _: self._retire(live))
         return live
+
+    async def _remember(self, live: Live, *, replaces: bool) -> None:
+        # A purge may have come before this task's turn: its commit must stay the last one.
+        if not live.is_purged:
+            await self._shelves.put(live.key, live.record, replaces=replaces)
 
     async def _measured(self, answer: Whole, chunks: AsyncIterator[bytes]) -> tuple[Whole, AsyncIterator[bytes]]:
         """An answer without a length (chunked, or ended by closing) is read whole, one block at most."""
@@ -453,7 +463,7 @@ class Library:
         key, generation, block = wanted.key, wanted.generation, wanted.block
         live = self._live.get(key)
         if live is None or live.record.generation != generation:
-            record = self._index.object(key)
+            record = self._indexed(key)
             if record is None or record.generation != generation:
                 return None
             if not record.ranged:
@@ -657,7 +667,12 @@ class Library:
             live = self._live.pop(key, None)
             if live is not None:
                 live.is_purged = True
-        await self._shelves.drop(keys)
+        self._purging.update(keys)
+        try:
+            await self._shelves.drop(keys)
+        finally:
+            self._purging.subtract(keys)
+            self._purging = +self._purging
         if len(self._purges) > 100_000:
             self._purges.clear()
 

@@ -26,7 +26,10 @@ for _power, _letter in enumerate("KMGTP", start=1):
     _UNITS[f"{_letter}B"] = 1000**_power
 _QUANTITY: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 _SPANS: Final = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
-_ID: Final = r"^[A-Za-z][A-Za-z0-9._-]{0,63}$"
+_ID: Final = r"^[A-Za-z][A-Za-z0-9._-]{0,63}\Z"
+_MOST_BYTES: Final = 2**60
+"""An exbibyte. What is larger is a slip of the pen, and would not fit where sizes are packed."""
+_MOST_SECONDS: Final = 100 * 365 * 86400.0
 
 
 class Bytes(int):
@@ -199,7 +202,7 @@ def unpack_settings(packed: bytes) -> Settings:
 def host_and_port(address: str) -> tuple[str, int]:
     """Split "host:port" or "[v6]:port". Raises ValueError."""
     parts = urlsplit(f"//{address}")
-    if parts.port is None or not parts.hostname or parts.path or parts.username:
+    if parts.port is None or not parts.hostname or parts.netloc != address or parts.username is not None:
         raise ValueError(f"{address!r} is not host:port")
     return parts.hostname, parts.port
 
@@ -213,21 +216,25 @@ def _quantity(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec gives wh
 
 
 def _bytes(value: object) -> Bytes:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return Bytes(value)
-    found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    if found is None or found[2] not in _UNITS:
-        raise ValueError('Expected a size such as "2 TiB", "500 GB" or a number of bytes')
-    return Bytes(float(found[1]) * _UNITS[found[2]])
+    size: float = -1
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)) and found[2] in _UNITS:
+        size = float(found[1]) * _UNITS[found[2]]
+    if not 0 <= size <= _MOST_BYTES:
+        raise ValueError('Expected a size such as "2 TiB", "500 GB" or a number of bytes, 1 EiB at most')
+    return Bytes(size)
 
 
 def _seconds(value: object) -> Seconds:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return Seconds(value)
-    found = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
-    if found is None or found[2] not in _SPANS:
+    span: float = -1
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        span = value
+    elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)) and found[2] in _SPANS:
+        span = float(found[1]) * _SPANS[found[2]]
+    if not 0 <= span <= _MOST_SECONDS:
         raise ValueError('Expected a duration such as "75 s", "250 ms", "2 min", "1 h" or a number of seconds')
-    return Seconds(float(found[1]) * _SPANS[found[2]])
+    return Seconds(span)
 
 
 def _explained(message: str, tree: dict[str, Any], text: str, path: str) -> str:
@@ -277,7 +284,7 @@ def _value_at(keys: list[str], tree: object) -> object:
 def _line_of(keys: list[str], text: str) -> int | None:
     """The line where the last named key stands, found by reading tables and keys as a person would. None if unsure."""
     names = [key for key in keys if not key.isdigit() and key != "..."]
-    index = next((int(key) for key in keys if key.isdigit()), 0)
+    index = int(keys[1]) if len(keys) > 1 and keys[1].isdigit() else 0
     if not names:
         return None
     table = ""
@@ -299,6 +306,14 @@ def _line_of(keys: list[str], text: str) -> int | None:
     return header_line
 
 
+def _leads_somewhere(url: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False  # A port that is none, or half an IPv6 address.
+
+
 def _check(settings: Settings, text: str, path: str) -> None:
     """What types can't say."""
 
@@ -313,15 +328,13 @@ def _check(settings: Settings, text: str, path: str) -> None:
             host_and_port(address)
         except ValueError as error:
             raise refuse(["listen", name], f'{error}; allowed: "0.0.0.0:8080" or "[::]:8080"') from error
-    origin = urlsplit(settings.origin.url)
-    if origin.scheme not in ("s3", "http", "https") or not origin.hostname:
+    if not _leads_somewhere(settings.origin.url, ("s3", "http", "https")):
         raise refuse(
             ["origin", "url"],
             f"read {settings.origin.url!r}; allowed: s3://bucket/prefix, http://host/base or https://host/base",
         )
     for number, parent in enumerate(settings.parents):
-        parts = urlsplit(parent.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _leads_somewhere(parent.url, ("http", "https")):
             raise refuse(["parents", str(number), "url"], f"read {parent.url!r}; allowed: http(s)://host:port")
     if not settings.device:
         raise refuse(["device"], "at least one [[device]] is needed: a cache without a disk keeps nothing")
@@ -329,7 +342,8 @@ def _check(settings: Settings, text: str, path: str) -> None:
     for number, device in enumerate(settings.device):
         if not device.path.startswith("/"):
             raise refuse(["device", str(number), "path"], f"read {device.path!r}; allowed: an absolute path")
-        folder = PurePosixPath(os.path.normpath(device.path))
+        # Two slashes in front mean the same as one on Linux, but normpath leaves them.
+        folder = PurePosixPath("/" + os.path.normpath(device.path).lstrip("/"))
         for other in folders:
             if folder == other or folder in other.parents or other in folder.parents:
                 raise refuse(

@@ -1,0 +1,77 @@
+"""The `oca` command: what it says and the exit code with which it says it."""
+
+import pytest
+from typer.testing import CliRunner
+
+from oca.__main__ import app
+
+GOOD = """\
+[appliance]
+id = "oca-1"
+state_dir = "{folder}/state"
+[listen]
+workers = 2
+[origin]
+url = "s3://films/catalogue"
+[[device]]
+path = "{folder}/disk"
+tier = "nvme"
+capacity = "1 GiB"
+"""
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return lambda *words: CliRunner().invoke(app, words)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["check", "--help"]])
+def test_help_tells_the_exit_codes(run, words):
+    result = run(*words)
+    assert result.exit_code == 0
+    told = " ".join(result.output.split())
+    assert "0 ended as told" in told
+    assert "1 could not start" in told
+    assert "2 the command line or the settings are wrong" in told
+
+
+def test_serve_tells_what_signals_do(run):
+    told = run("serve", "--help").output
+    assert all(signal in told for signal in ("SIGTERM", "SIGINT", "SIGHUP"))
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["serve"], ["check"], ["check", "--config"], ["chek", "--config", "x"], ["check", "--confg", "x"]]
+)
+def test_a_wrong_command_line_ends_with_2(run, words):
+    assert run(*words).exit_code == 2
+
+
+def test_good_settings_are_checked_without_touching_anything(run, tmp_path):
+    (tmp_path / "oca.toml").write_text(GOOD.format(folder=tmp_path))
+    result = run("check", "--config", str(tmp_path / "oca.toml"))
+    assert result.exit_code == 0
+    assert all(word in result.output for word in ("oca-1", "2 workers", "1 device", "s3://films/catalogue"))
+    assert [path.name for path in tmp_path.iterdir()] == ["oca.toml"]
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "can't be read"),
+        ("", "`appliance`"),
+        (GOOD.replace("nvme", "tape"), "line 10: device.tier: not one of the allowed values"),
+    ],
+)
+def test_wrong_settings_end_with_2_and_one_line_for_the_operator(run, tmp_path, command, text, told):
+    config = tmp_path / "oca.toml"
+    if text is not None:
+        config.write_text(text.format(folder=tmp_path))
+    result = run(command, "--config", str(config))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"oca: {config}: ")
+    assert told in result.stderr
+    assert result.stderr.count("\n") == 1

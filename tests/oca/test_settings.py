@@ -1,0 +1,281 @@
+"""Settings: what is misspelt or can't be meant stops the start, and the message says where and what is allowed."""
+
+import types
+import typing
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oca.errors import SettingsError
+from oca.settings import (
+    Bytes,
+    Seconds,
+    Settings,
+    Tier,
+    host_and_port,
+    pack_settings,
+    parse_settings,
+    read_settings,
+    unpack_settings,
+)
+
+GOOD = """\
+[appliance]
+id = "oca-1"
+[origin]
+url = "s3://films/catalogue"
+[[device]]
+path = "/srv/oca/nvme0"
+tier = "nvme"
+capacity = "2 TiB"
+"""
+SECOND = """\
+[[device]]
+path = "/srv/oca/hdd0"
+tier = "hdd"
+capacity = "500 GB"
+"""
+
+
+def refusal_of(text: str) -> str:
+    with pytest.raises(SettingsError) as refused:
+        parse_settings(text, "oca.toml")
+    return str(refused.value)
+
+
+def test_the_smallest_settings_are_enough():
+    settings = parse_settings(GOOD, "oca.toml")
+    assert settings.appliance.id == "oca-1"
+    assert settings.device[0].tier is Tier.NVME
+    assert settings.device[0].capacity == 2 * 1024**4
+    assert settings.listen.workers >= 1
+    assert settings.parents == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "key", "words"),
+    [
+        # Misspelt: what is allowed is told.
+        ("[htp]\nmax_ranges = 3\n", 9, "htp", ["unknown key", "http", "fetch"]),
+        ("[http]\nmax_range = 3\n", 10, "http.max_range", ["unknown key", "max_ranges"]),
+        ("[http]\n\n# max_range\nmax_range = 3\n", 12, "http.max_range", ["unknown key"]),
+        (SECOND.replace("tier", "teir"), 11, "device.teir", ["unknown key", "path, tier, capacity"]),
+        ("[listen]\nworkers = 2\nport = 80\n", 11, "listen.port", ["http, control, workers"]),
+        ("[origin.extra]\nx = 1\n", 3, "origin.extra", ["unknown key"]),
+        # Wrong kinds and bounds.
+        ("[listen]\nworkers = 0\n", 10, "listen.workers", [">= 1", "read 0"]),
+        ("[listen]\nworkers = 257\n", 10, "listen.workers", ["<= 256", "read 257"]),
+        ("[listen]\nworkers = '2'\n", 10, "listen.workers", ["int", "read '2'"]),
+        ("[breaker]\nfailure_ratio = 1.0\n", 10, "breaker.failure_ratio", ["< 1.0"]),
+        ("[fetch]\nattempts = 0\n", 10, "fetch.attempts", [">= 1"]),
+        ("[cors]\nallow_origins = '*'\n", 10, "cors.allow_origins", ["array", "read '*'"]),
+        ("[cors]\nallow_origins = ['*', 5]\n", 10, "cors.allow_origins", ["str", "read 5"]),
+        (SECOND.replace('"hdd"', '"tape"'), 11, "device.tier", ["nvme, ssd, hdd", "read 'tape'"]),
+        (SECOND.replace('capacity = "500 GB"\n', ""), 9, "device", ["capacity"]),
+        # Units.
+        (SECOND.replace("500 GB", "500 GX"), 12, "device.capacity", ['"2 TiB"', "read '500 GX'"]),
+        (SECOND.replace("500 GB", "500gb"), 12, "device.capacity", ["read '500gb'"]),
+        (SECOND.replace("500 GB", "-5 GB"), 12, "device.capacity", ["read '-5 GB'"]),
+        (SECOND.replace("500 GB", "GB"), 12, "device.capacity", ["read 'GB'"]),
+        (SECOND.replace("500 GB", "9" * 400 + " B"), 12, "device.capacity", ["1 EiB at most"]),
+        (SECOND.replace('"500 GB"', "1.5"), 12, "device.capacity", ["read 1.5"]),
+        (SECOND.replace('"500 GB"', "true"), 12, "device.capacity", ["read True"]),
+        ("[http]\nidle_timeout = '5 parsecs'\n", 10, "http.idle_timeout", ['"250 ms"', "read '5 parsecs'"]),
+        ("[http]\nidle_timeout = -1\n", 10, "http.idle_timeout", ["read -1"]),
+        ("[http]\nidle_timeout = inf\n", 10, "http.idle_timeout", ["read inf"]),
+        ("[http]\nidle_timeout = nan\n", 10, "http.idle_timeout", ["read nan"]),
+        ("[http]\nmax_header_bytes = 1000\n", 10, "http.max_header_bytes", ["read 1000", "1 KiB and more"]),
+        # Addresses.
+        ("[listen]\nhttp = 'localhost'\n", 10, "listen.http", ["is not host:port", "[::]:8080"]),
+        ("[listen]\ncontrol = ':9145'\n", 10, "listen.control", ["is not host:port"]),
+        ("[listen]\nhttp = 'h:99999'\n", 10, "listen.http", ["0-65535"]),
+        ("[listen]\nhttp = '::1:80'\n", 10, "listen.http", ["allowed"]),
+        ("[listen]\nhttp = '[::1:80'\n", 10, "listen.http", ["allowed"]),
+        ("[listen]\nhttp = 'h:80/films'\n", 10, "listen.http", ["is not host:port"]),
+        ("[listen]\nhttp = 'h:80?x'\n", 10, "listen.http", ["is not host:port"]),
+        ("[listen]\nhttp = 'me@h:80'\n", 10, "listen.http", ["is not host:port"]),
+        ("[[parents]]\nurl = 'ftp://x'\n", 10, "parents.url", ["http(s)://host:port", "read 'ftp://x'"]),
+        ("[[parents]]\nurl = 'http://a'\n[[parents]]\nurl = 'http://[x'\n", 12, "parents.url", ["read 'http://[x'"]),
+        ("[[parents]]\nurl = 'http://a:port'\n", 10, "parents.url", ["read 'http://a:port'"]),
+        # Devices that overlap.
+        (SECOND.replace("/srv/oca/hdd0", "/srv/oca/nvme0"), 10, "device.path", ["overlap"]),
+        (SECOND.replace("/srv/oca/hdd0", "/srv/oca/nvme0/in"), 10, "device.path", ["overlap"]),
+        (SECOND.replace("/srv/oca/hdd0", "/srv/oca"), 10, "device.path", ["overlap"]),
+        (SECOND.replace("/srv/oca/hdd0", "/"), 10, "device.path", ["overlap"]),
+        (SECOND.replace("/srv/oca/hdd0", "/srv/x/../oca/nvme0/"), 10, "device.path", ["overlap"]),
+        (SECOND.replace("/srv/oca/hdd0", "//srv/oca/nvme0"), 10, "device.path", ["overlap"]),
+        (SECOND.replace("/srv/oca/hdd0", "srv/oca/hdd0"), 10, "device.path", ["an absolute path"]),
+        (SECOND.replace("500 GB", "63 MiB"), 12, "device.capacity", ["64 MiB and more"]),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_its_key_and_what_is_allowed(more, line, key, words):
+    told = refusal_of(GOOD + more)
+    assert told.startswith(f"oca.toml: line {line}: {key}: ")
+    assert all(word in told for word in words)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "begins", "words"),
+    [
+        ('id = "oca-1"\n', "", "oca.toml: line 1: appliance: ", ["`id`"]),
+        ('[appliance]\nid = "oca-1"\n', "", "oca.toml: ", ["`appliance`"]),
+        ('[origin]\nurl = "s3://films/catalogue"\n', "", "oca.toml: ", ["`origin`"]),
+        ("[[device]]", "[device]", "oca.toml: line 5: device: ", ["array"]),
+        (GOOD[GOOD.index("[[device]]") :], "", "oca.toml: ", ["`device`"]),
+        ("oca-1", "1-oca", "oca.toml: line 2: appliance.id: ", ["read '1-oca'"]),
+        ("oca-1", "oca 1", "oca.toml: line 2: appliance.id: ", ["read 'oca 1'"]),
+        # It stands in header lines.
+        ("oca-1", "oca-1\\n", "oca.toml: line 2: appliance.id: ", ["read 'oca-1\\n'"]),
+        ("oca-1", "oca\\r\\nX: y", "oca.toml: line 2: appliance.id: ", []),
+        ("oca-1", "o" * 65, "oca.toml: line 2: appliance.id: ", []),
+        ('"oca-1"\n', '"oca-1"\nstate_dir = "state"\n', "oca.toml: line 3: appliance.state_dir: ", ["absolute"]),
+        ("s3://films/catalogue", "films", "oca.toml: line 4: origin.url: ", ["s3://bucket/prefix", "read 'films'"]),
+        ("s3://films/catalogue", "s3:///x", "oca.toml: line 4: origin.url: ", []),
+        ("s3://films/catalogue", "http://[::1", "oca.toml: line 4: origin.url: ", []),
+        ("s3://films/catalogue", "file:///srv", "oca.toml: line 4: origin.url: ", []),
+        ("[origin]", "[origin", "oca.toml: ", ["line 3"]),
+        ("[origin]", "[appliance]", "oca.toml: ", ["line 3"]),
+    ],
+)
+def test_a_mistake_in_what_every_file_needs_is_told(good, bad, begins, words):
+    told = refusal_of(GOOD.replace(good, bad))
+    assert told.startswith(begins)
+    assert all(word in told for word in words)
+
+
+def test_an_empty_list_of_devices_is_no_cache():
+    told = refusal_of("device = []\n" + GOOD[: GOOD.index("[[device]]")])
+    assert told.startswith("oca.toml: line 1: device: at least one [[device]] is needed")
+
+
+@pytest.mark.parametrize("text", ["", "\0", "=", "[appliance]\nid = 5", "appliance = 1", "x" * 10_000, "[[[a]]]"])
+def test_any_rubbish_is_refused_in_words(text):
+    assert refusal_of(text).startswith("oca.toml: ")
+
+
+@given(st.text(max_size=100))
+def test_rubbish_behind_good_settings_never_raises_anything_else(rubbish):
+    try:
+        parse_settings(GOOD + rubbish, "oca.toml")
+    except SettingsError as error:
+        told = str(error)
+    else:
+        told = "oca.toml: "
+    assert told.startswith("oca.toml: ")
+
+
+def test_a_file_that_can_not_be_read_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"none\.toml: can't be read: No such file"):
+        read_settings(str(tmp_path / "none.toml"))
+    (tmp_path / "latin.toml").write_bytes(b"# \xe9")
+    with pytest.raises(SettingsError, match=r"latin\.toml: is not UTF-8"):
+        read_settings(str(tmp_path / "latin.toml"))
+    (tmp_path / "good.toml").write_text(GOOD)
+    assert read_settings(str(tmp_path / "good.toml")) == parse_settings(GOOD, "")
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("0", 0),
+        ("1048576", 2**20),
+        ("'1 B'", 1),
+        ("'64 KiB'", 65536),
+        ("'64KiB'", 65536),
+        ("' 1.5 MiB '", 3 * 2**19),
+        ("'1 kB'", None),
+        ("'1 KB'", 1000),
+        ("'2 TB'", 2 * 10**12),
+        ("'1 PiB'", 2**50),
+        ("'1 EiB'", None),
+        ("'0x10 B'", None),
+        ("'1e3 B'", None),
+        ("'1_000 B'", None),
+        ("'1 B B'", None),
+        ("''", None),
+    ],
+)
+def test_sizes(written, size):
+    text = f"{GOOD}[http]\nmin_send_rate = {written}\n"
+    if size is None:
+        assert "http.min_send_rate" in refusal_of(text)
+    else:
+        found = parse_settings(text, "").http.min_send_rate
+        assert (found, type(found)) == (size, Bytes)
+
+
+@pytest.mark.parametrize(
+    ("written", "span"),
+    [
+        ("0", 0),
+        ("75", 75),
+        ("0.25", 0.25),
+        ("'75 s'", 75),
+        ("'250 ms'", 0.25),
+        ("'2 min'", 120),
+        ("'1.5h'", 5400),
+        ("'7 d'", 604800),
+        ("'2 m'", None),
+        ("'1 week'", None),
+        ("'99999999999 d'", None),
+    ],
+)
+def test_durations(written, span):
+    text = f"{GOOD}[http]\nidle_timeout = {written}\n"
+    if span is None:
+        assert "http.idle_timeout" in refusal_of(text)
+    else:
+        found = parse_settings(text, "").http.idle_timeout
+        assert (found, type(found)) == (pytest.approx(span), Seconds)
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("0.0.0.0:8080", ("0.0.0.0", 8080)),
+        ("[::]:8080", ("::", 8080)),
+        ("oca.example:0", ("oca.example", 0)),
+    ],
+)
+def test_addresses(address, parts):
+    assert host_and_port(address) == parts
+
+
+# --- To the children and back -----------------------------------------------------------------------------------------
+
+
+def another(kind):
+    """A value of this type that is nobody's default."""
+    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+    if typing.get_origin(kind) is types.UnionType:
+        return another(typing.get_args(kind)[0])
+    if typing.get_origin(kind) is tuple:
+        return (another(typing.get_args(kind)[0]), another(typing.get_args(kind)[0]))
+    if issubclass(kind, msgspec.Struct):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        return kind(**{field.name: another(hints[field.name]) for field in msgspec.structs.fields(kind)})
+    return {
+        Bytes: Bytes(123_456_789_012),
+        Seconds: Seconds(17.25),
+        Tier: Tier.HDD,
+        str: "other",
+        int: 37,
+        float: 0.37,
+    }[kind]
+
+
+def flattened(value):
+    if isinstance(value, msgspec.Struct):
+        return [leaf for name in value.__struct_fields__ for leaf in flattened(getattr(value, name))]
+    if isinstance(value, tuple):
+        return [leaf for part in value for leaf in flattened(part)]
+    return [(type(value), value)]
+
+
+@pytest.mark.parametrize("settings", [parse_settings(GOOD + SECOND, ""), another(Settings)])
+def test_every_field_survives_the_way_to_a_child(settings):
+    unpacked = unpack_settings(pack_settings(settings))
+    assert unpacked == settings
+    assert flattened(unpacked) == flattened(settings)

@@ -261,7 +261,7 @@ def another(kind):
         Seconds: Seconds(17.25),
         Tier: Tier.HDD,
         str: "other",
-        int: 37,
+        int: 9,
         float: 0.37,
     }[kind]
 

@@ -102,8 +102,13 @@ class Supervisor:
             pass
         failure: OcaError | None = None
         try:
+            # Workers first: what is held is served at once, the keeper is only needed for what is not.
+            starting = [
+                asyncio.ensure_future(self._start_worker(place)) for place in range(self._settings.listen.workers)
+            ]
+            await asyncio.sleep(0)
             await self._start_keeper()
-            await asyncio.gather(*(self._start_worker(place) for place in range(self._settings.listen.workers)))
+            await asyncio.gather(*starting)
             log.info(
                 "appliance %s serves %s, control on %s",
                 self._settings.appliance.id,

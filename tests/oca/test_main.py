@@ -1,9 +1,11 @@
 """The `oca` command: what it says and the exit code with which it says it."""
 
-import pytest
-from typer.testing import CliRunner
+import sys
+from dataclasses import dataclass
 
-from oca.__main__ import app
+import pytest
+
+from oca.__main__ import main
 
 GOOD = """\
 [appliance]
@@ -20,11 +22,25 @@ capacity = "1 GiB"
 """
 
 
+@dataclass
+class Result:
+    exit_code: int
+    output: str
+    stderr: str
+
+
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-    return lambda *words: CliRunner().invoke(app, words)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["oca", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Result(ended.value.code, said.out, said.err)
+
+    return run
 
 
 @pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["check", "--help"]])

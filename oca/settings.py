@@ -356,9 +356,10 @@ def _check(settings: Settings, text: str, path: str) -> None:
                 ["device", str(number), "capacity"],
                 f"read {int(device.capacity)} bytes; allowed: 64 MiB and more (one extent)",
             )
-    if settings.http.max_header_bytes < 1024:
+    # Above, because a path and a CDN-Loop header must fit into one packet to the keeper.
+    if not 1024 <= settings.http.max_header_bytes <= 64 * 1024:
         raise refuse(
-            ["http", "max_header_bytes"], f"read {int(settings.http.max_header_bytes)}; allowed: 1 KiB and more"
+            ["http", "max_header_bytes"], f"read {int(settings.http.max_header_bytes)}; allowed: 1 KiB to 64 KiB"
         )
     if not settings.appliance.state_dir.startswith("/"):
         raise refuse(["appliance", "state_dir"], f"read {settings.appliance.state_dir!r}; allowed: an absolute path")

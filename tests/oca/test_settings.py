@@ -86,7 +86,8 @@ def test_the_smallest_settings_are_enough():
         ("[http]\nidle_timeout = -1\n", 10, "http.idle_timeout", ["read -1"]),
         ("[http]\nidle_timeout = inf\n", 10, "http.idle_timeout", ["read inf"]),
         ("[http]\nidle_timeout = nan\n", 10, "http.idle_timeout", ["read nan"]),
-        ("[http]\nmax_header_bytes = 1000\n", 10, "http.max_header_bytes", ["read 1000", "1 KiB and more"]),
+        ("[http]\nmax_header_bytes = 1000\n", 10, "http.max_header_bytes", ["read 1000", "1 KiB to 64 KiB"]),
+        ("[http]\nmax_header_bytes = '1 MiB'\n", 10, "http.max_header_bytes", ["read 1048576", "1 KiB to 64 KiB"]),
         # Addresses.
         ("[listen]\nhttp = 'localhost'\n", 10, "listen.http", ["is not host:port", "[::]:8080"]),
         ("[listen]\ncontrol = ':9145'\n", 10, "listen.control", ["is not host:port"]),

@@ -329,6 +329,10 @@ class Shelves:
                     if key is not None and extent is not None:
                         shelf.eviction.admit(slot, _name(key), extent.used_bytes)
                 raise
+            for key, extent in dropped:
+                if extent.slot in self._pinned and self._slots.key_of(extent.slot) == key:
+                    # Somebody came to write to it during the commit, and stands in line for the room that we hold.
+                    await self._unlink(shelf, key)
             await self._forget_dropped(dropped)
         if shelf.eviction.free_bytes < size:
             raise DeviceFull(f"{shelf.settings.path}: no room for {size} bytes can be made")

@@ -78,7 +78,7 @@ def _measure(folder: Path, cores: machine.Cores, given: argparse.Namespace, part
             given.connections,
             given.workers,
             REALISTIC if given.headers == "realistic" else BARE,
-            tuple(shape for shape in SHAPES if not given.shapes or shape.name in given.shapes),
+            tuple(shape for shape in SHAPES if shape.name in given.shapes),
             trees,
         )
         _title(
@@ -130,7 +130,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help="hits, cold, memory, restart")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict")
-    parser.add_argument("--rounds", type=int, help="of each server and size (9; quick 3)")
+    parser.add_argument("--rounds", type=int, help="of each server and size (7; quick 2)")
     parser.add_argument("--seconds", type=int, help="of one round, whole ones (1)")
     parser.add_argument("--connections", type=int, default=16, help="of the load (16)")
     parser.add_argument("--workers", type=int, default=1, help="processes of each server, all on one core (1)")
@@ -138,11 +138,15 @@ def _arguments() -> argparse.Namespace:
         "--headers", choices=("realistic", "bare"), default="realistic", help="as Chromium sends, or Host alone"
     )
     parser.add_argument(
-        "--shapes", action="append", default=[], choices=[shape.name for shape in SHAPES], help="only these; repeatable"
+        "--shapes",
+        action="append",
+        default=[],
+        choices=[shape.name for shape in SHAPES],
+        help="only these; repeatable (all; quick without 1 MiB)",
     )
     parser.add_argument("--objects", type=int, help="cold objects (120; quick 100)")
     parser.add_argument("--delay", type=float, default=0.020, help="of the far origin, there and back, in s (0.02)")
-    parser.add_argument("--records", type=int, default=1_000_000, help="objects, and as many extents (1000000)")
+    parser.add_argument("--records", type=int, help="objects, and as many extents (1000000; quick 200000)")
     parser.add_argument("--runs", type=int, help="restarts (7; quick 3)")
     parser.add_argument(
         "--tree",
@@ -159,9 +163,17 @@ def _arguments() -> argparse.Namespace:
     for part in given.parts:
         if part not in _PARTS:
             parser.error(f"unknown part {part!r}; there are {', '.join(_PARTS)}")
-    for name, quick, whole in (("rounds", 3, 9), ("seconds", 1, 1), ("objects", 100, 120), ("runs", 3, 7)):
+    numbers = {
+        "rounds": (2, 7),
+        "seconds": (1, 1),
+        "objects": (100, 120),
+        "records": (200_000, 1_000_000),
+        "runs": (3, 7),
+    }
+    for name, (quick, whole) in numbers.items():
         if getattr(given, name) is None:
             setattr(given, name, quick if given.quick else whole)
+    given.shapes = given.shapes or [shape.name for shape in SHAPES if shape.in_quick or not given.quick]
     return given
 
 

@@ -40,6 +40,9 @@ class Appliance:
         self.port = port
         self._control = control
 
+    def processes(self) -> list[int]:
+        return self.process.family()
+
     def status(self) -> dict:
         with Client(self._control) as client:
             answer = client.get("/v1/status")

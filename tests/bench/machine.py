@@ -41,6 +41,7 @@ def described() -> dict[str, str]:
         "memory": f"{int(memory[1]) / 1024**2:.0f} GiB" if memory else "?",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_version()} ({packages})",
+        "tcp": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "nginx": _first_line("nginx", "-v"),
         "wrk": _first_line("wrk", "-v").partition(" [")[0],
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),

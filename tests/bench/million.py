@@ -28,7 +28,7 @@ def write_state(folder: Path, records: int, content: bytes) -> None:
         key = object_key(path)
         place = extent_key(key, number + 1, 0)
         size = len(content) if is_real else 1_500_000 + number % 1_000_000
-        crc = device.write_block(place, 0, memoryview(content)) if is_real else number
+        crc = device.write_block(place, 0, memoryview(content), holds=0) if is_real else number
         described = ObjectRecord(
             path,
             number + 1,

@@ -285,6 +285,10 @@ class Library:
                             is_purged = self._purges.get(key, 0) != purges
                             live, opened = await self._opened(key, path, answer, response, held, is_purged=is_purged)
                             opening.set_result(opened)
+                            # Who waits is told before the body is read: one turn of the loop for the shield around the
+                            # future, one for the waiter. Without them a fast source's whole block comes first.
+                            await asyncio.sleep(0)
+                            await asyncio.sleep(0)
                             if live is None or block is None:
                                 return
                             if isinstance(answer, Part) and block not in live.flights:
@@ -429,6 +433,8 @@ class Library:
         while chunk := await response.content.readany():
             self.counts.bytes[name] += len(chunk)
             yield chunk
+            # A source faster than we are would have every turn: let the other flights and the workers have theirs.
+            await asyncio.sleep(0)
 
     def _lifetime(
         self, path: str, status: int, headers: dict[str, str], now: float, held: ObjectRecord | None

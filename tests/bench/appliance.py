@@ -28,7 +28,8 @@ url = "http://127.0.0.1:{origin}"
 [[device]]
 path = "{folder}/device"
 tier = "nvme"
-capacity = "{capacity}"
+# More than is ever written: a million records name 2 TB.
+capacity = "8 TiB"
 """
 
 
@@ -78,14 +79,10 @@ class Appliance:
             wait_until("everything is a hit", all_hit, self.process)
 
 
-def write_settings(
-    folder: Path, *, port: int, control: int, origin: int, workers: int = 1, capacity: str = "100 GiB"
-) -> Path:
+def write_settings(folder: Path, *, port: int, control: int, origin: int, workers: int = 1) -> Path:
     (folder / "device").mkdir(parents=True, exist_ok=True)
     settings = folder / "oca.toml"
-    settings.write_text(
-        _SETTINGS.format(folder=folder, port=port, control=control, origin=origin, workers=workers, capacity=capacity)
-    )
+    settings.write_text(_SETTINGS.format(folder=folder, port=port, control=control, origin=origin, workers=workers))
     return settings
 
 
@@ -101,12 +98,11 @@ def appliance(
     *,
     on: frozenset[int],
     workers: int = 1,
-    capacity: str = "100 GiB",
     tree: Path = REPOSITORY,
 ) -> Iterator[Appliance]:
     """`tree` is the folder that holds the `oca` package to run."""
     port, control = free_port(), free_port()
-    settings = write_settings(folder, port=port, control=control, origin=origin, workers=workers, capacity=capacity)
+    settings = write_settings(folder, port=port, control=control, origin=origin, workers=workers)
     with ending(Process(name, serve_command(settings), on=on, log=folder / "output.log", cwd=tree)) as process:
         running = Appliance(process, port, control)
         wait_until("it is ready", running.is_ready, process, limit=60)

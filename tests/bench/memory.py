@@ -45,7 +45,7 @@ def measure(folder: Path, cores: Cores, plan: Plan, many: Path) -> dict:
                 shape = Shape("", some.file(some.paths[0]).stat().st_size)
                 load.run(empty.port, some, shape, _SECONDS, seed=1)
             loaded = _parts(empty)
-        with appliance("appliance", many, origin, capacity="900 TiB", **alike) as full:
+        with appliance("appliance", many, origin, **alike) as full:
             time.sleep(_SETTLE)
             status = full.status()
             with_records = _parts(full)

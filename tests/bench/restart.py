@@ -57,7 +57,7 @@ def told(results: dict) -> str:
 def _run(many: Path, content: bytes, cores: Cores, tree: Path) -> dict[str, float]:
     port, control = free_port(), free_port()
     # Nothing is fetched: port 9 of the origin would refuse.
-    settings = write_settings(many, port=port, control=control, origin=9, capacity="900 TiB")
+    settings = write_settings(many, port=port, control=control, origin=9)
     log = many / "output.log"
     began_at = time.time()
     began = time.perf_counter()

@@ -129,7 +129,7 @@ class Clerk:
             case ipc.Touched(slots):
                 self._desk.shelves.touch(slots)
             case ipc.Lost(extent, slot, reason):
-                self._desk.spawner.spawn(self._desk.library.lose(extent, slot, reason), "lose an extent")
+                self._desk.library.lose(extent, slot, reason)
 
     async def _open(self, asked: ipc.Open) -> None:
         try:

@@ -148,7 +148,7 @@ class Library:
         self._live: dict[ObjectKey, Live] = {}
         self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
         self._memory = asyncio.Semaphore(settings.fetch.max_flights)
-        self._losing: set[bytes] = set()
+        self._losing: dict[bytes, asyncio.Task[None]] = {}
         self._last_generation = 0
         self._private = 0
 
@@ -285,16 +285,15 @@ class Library:
                             is_purged = self._purges.get(key, 0) != purges
                             live, opened = await self._opened(key, path, answer, response, held, is_purged=is_purged)
                             opening.set_result(opened)
-                            # Who waits is told before the body is read: one turn of the loop for the shield around the
-                            # future, one for the waiter. Without them a fast source's whole block comes first.
-                            await asyncio.sleep(0)
-                            await asyncio.sleep(0)
                             if live is None or block is None:
                                 return
+                            # From here to the new flight or stream nothing is awaited: who waits for this answer asks
+                            # for its blocks at once, and must find them under way.
                             if isinstance(answer, Part) and block not in live.flights:
                                 if self._is_present(live, block):
                                     return
                                 flight = self._new_flight(live, block, loop)
+                                await _let_the_others_hear()
                                 await self._memory.acquire()
                                 flight.take_off()
                                 await self._receive(flight, chunks)
@@ -616,6 +615,7 @@ class Library:
         live.streams = True
         rest = b""
         try:
+            await _let_the_others_hear()
             for block in range(-(-live.record.size // BLOCK_BYTES)):
                 flight = self._new_flight(live, block)
                 if block and not (live.record.storable and self._shelves.can_keep()):
@@ -687,13 +687,21 @@ class Library:
         live = [key for key, live in self._live.items() if live.record.path.startswith(prefix)]
         return live + [key for key, record in self._negatives.items() if record.path.startswith(prefix)]
 
-    async def lose(self, extent: bytes, slot: int, reason: str) -> None:
-        """What a worker found: an extent's file is gone, short or unreadable. Its blocks are fetched anew."""
-        self._losing.add(extent)
+    def lose(self, extent: bytes, slot: int, reason: str) -> asyncio.Task[None]:
+        """What a worker found: an extent's file is gone, short or unreadable. From now on its blocks are fetched anew.
+
+        Several viewers find the same at once; one of them is enough. The task is over when the index has forgotten it.
+        """
+        losing = self._losing.get(extent)
+        if losing is None:
+            losing = self._losing[extent] = self._spawner.spawn(self._lose(extent, slot, reason), "lose an extent")
+        return losing
+
+    async def _lose(self, extent: bytes, slot: int, reason: str) -> None:
         try:
             await self._shelves.lose(extent, slot, reason)
         finally:
-            self._losing.discard(extent)
+            del self._losing[extent]
 
     def _ladder(self) -> Ladder:
         return Ladder(list(self.breakers.values()), self._fetch.attempts)
@@ -767,6 +775,12 @@ class Library:
         breaker.report(time.monotonic(), succeeded=isinstance(fault, (GenerationChanged, RequestRefused)))
         log.info("%s: %s: %s", source.name, path, fault)
         raise fault
+
+
+async def _let_the_others_hear() -> None:
+    """Who waits for an object is told before its body is read: a fast source's whole block would come first."""
+    await asyncio.sleep(0)  # For the shield around the future ...
+    await asyncio.sleep(0)  # ... and for the one who waits for it.
 
 
 def _stands_alone(part: Part) -> bool:

@@ -158,7 +158,10 @@ class Appliance:
         def is_ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.tail()}"
-            return self.control("GET", "/readyz").status == 200
+            # Of an appliance whose supervisor was killed, the orphans may still answer for a moment.
+            return self.control("GET", "/readyz").status == 200 and all(
+                _parent_of(pid) == self.process.pid for pid in self.workers().values()
+            )
 
         wait_until(is_ready, "the appliance is ready")
 
@@ -276,6 +279,10 @@ class Appliance:
 
     def extent_files(self) -> list[Path]:
         return [path for device in self.devices for path in (device / "extents").rglob("*") if path.is_file()]
+
+
+def _parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Got:

@@ -20,7 +20,7 @@ from tests.doubles.wire import Wire
 
 PATIENCE = 30.0
 """Seconds until a condition that never comes fails the test. No test says how fast something is."""
-_LOOK = 0.02
+_FIRST_LOOK, _LAST_LOOK = 0.005, 0.1
 BLOCK = 4 * 1024 * 1024
 EXTENT = 16 * BLOCK
 
@@ -35,12 +35,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def wait_until(holds: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
     """Look again and again until `holds()` is true; returns what it said."""
     deadline = time.monotonic() + patience
+    pause = _FIRST_LOOK
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):
             if found := holds():
                 return found
         assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(_LOOK)
+        time.sleep(pause)
+        pause = min(2 * pause, _LAST_LOOK)
 
 
 def free_port() -> int:
@@ -191,7 +193,7 @@ class Appliance:
                 self.process = None
             if not pids:
                 return
-            time.sleep(_LOOK)
+            time.sleep(_FIRST_LOOK)
 
     def tail(self, lines: int = 60) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

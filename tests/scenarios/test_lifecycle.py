@@ -465,13 +465,21 @@ def test_check_names_the_line_the_key_what_was_read_and_what_is_allowed(make_app
     text = one.config.read_text()
     assert old in text
     one.config.write_text(text.replace(old, new, 1))
-    for command in ("check", "serve"):
-        ended = run_oca(command, one.config)
-        assert ended.returncode == 2
-        assert str(one.config) in ended.stderr
-        for word in words:
-            assert word in ended.stderr
-        assert "Traceback" not in ended.stderr
+    ended = run_oca("check", one.config)
+    assert ended.returncode == 2
+    assert str(one.config) in ended.stderr
+    for word in words:
+        assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_bad_settings_stop_the_start_with_the_same_words(make_appliance):
+    one = make_appliance()
+    one.write_settings(http={"max_rangers": 5})
+    checked, served = run_oca("check", one.config), run_oca("serve", one.config)
+    assert served.returncode == 2
+    assert served.stderr == checked.stderr
+    assert not one.state_dir.exists()
 
 
 def test_a_settings_file_that_is_not_there_is_named(tmp_path):

@@ -11,6 +11,7 @@ from tests.doubles.appliance import BLOCK, EXTENT, wait_until
 from tests.doubles.origin import Origin
 
 SIZE = BLOCK + 100_000
+SMALL = 200_000
 
 # Each with the reason it is counted under. None: it is legal, and the bytes are right.
 LIES = [
@@ -62,8 +63,8 @@ def laddered(origin, liar, module_appliance):
 
 @pytest.mark.parametrize(("lie", "reason"), LIES, ids=named)
 def test_a_lie_of_the_first_source_is_mended_by_the_second(laddered, origin, liar, path, lie, reason):
-    content = origin.put(path, SIZE)
-    liar.put(path, SIZE)
+    content = origin.put(path, SMALL)
+    liar.put(path, SMALL)
     liar.lie(path, lie)
     before = laddered.metrics()
     answer = laddered.get(path)
@@ -111,8 +112,8 @@ def test_another_version_in_the_middle_of_a_film_is_never_spliced_in(laddered, o
 def test_without_an_honest_source_the_viewer_gets_an_error_or_a_cut_and_the_next_one_the_film(
     laddered, origin, liar, path, lie
 ):
-    content = origin.put(path, SIZE)
-    liar.put(path, SIZE)
+    content = origin.put(path, SMALL)
+    liar.put(path, SMALL)
     origin.lie(path, lie)
     liar.lie(path, lie)
     with laddered.wire() as viewer:
@@ -121,7 +122,7 @@ def test_without_an_honest_source_the_viewer_gets_an_error_or_a_cut_and_the_next
     if lie in CUTS:
         head, _, body = got.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
-        assert len(body) < SIZE
+        assert len(body) < SMALL
         assert content.startswith(body)
     else:
         assert got.status in (502, 504)

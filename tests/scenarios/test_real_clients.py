@@ -10,14 +10,11 @@ from tests.doubles.appliance import BLOCK, PATIENCE
 
 FFMPEG = shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
 
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-
 
 def run(*command):
     return subprocess.run([*map(str, command)], capture_output=True, timeout=2 * PATIENCE, check=False)
 
 
-@needs_curl
 @pytest.mark.parametrize("temperature", ["cold", "warm"])
 def test_curl_resumes_a_broken_download(appliance, origin, path, tmp_path, temperature):
     content = origin.put(path, 2 * BLOCK + 99)
@@ -32,7 +29,6 @@ def test_curl_resumes_a_broken_download(appliance, origin, path, tmp_path, tempe
         assert part.read_bytes() == content
 
 
-@needs_curl
 def test_curl_gets_many_objects_over_one_connection(appliance, origin, path, tmp_path):
     urls = []
     for number in range(20):

@@ -22,7 +22,6 @@ from oca.store.board import new_memory
 from oca.store.device import DeviceFolder
 from oca.store.index import AddBlock, IndexReader, PutObject
 from tests.oca.edge.test_courier import Keeper
-from tests.oca.store.scribe import Scribe
 
 SETTINGS = """\
 [appliance]
@@ -90,16 +89,15 @@ async def keeper(tmp_path):
 
 
 @pytest.fixture
-def reader(tmp_path):
+def reader(tmp_path, scribe):
     """An index in which one film lies on one device, and whose pages are cold."""
     folder = DeviceFolder(str(tmp_path / "disk"))
     folder.identify()
-    scribe = Scribe(str(tmp_path / "index"))
+    scribe.open(str(tmp_path / "index"))
     scribe.register_device(DeviceRecord("d0", folder.path, "nvme"))
     crc = folder.write_block(EXTENT, 0, memoryview(os.urandom(SIZE)), 0)
     record = ObjectRecord(PATH, 1, SIZE, etag=b'"v"', generated_at=time.time(), lifetime=1e6)
     scribe.apply(PutObject(KEY, record), AddBlock(EXTENT, 0, 0, 0, crc, SIZE))
-    scribe.close()
     fd = os.open(folder.file_path(EXTENT), os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     assert not is_warm(fd, 0, SIZE)

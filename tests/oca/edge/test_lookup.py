@@ -26,11 +26,12 @@ RECORD = ObjectRecord(PATH, 1, SIZE, etag=b'"v1"')
 class Box:
     """A keeper's hand (`scribe`, `board`) and a worker's eye (`lookup`) on the same index and disk."""
 
-    def __init__(self, root, board: Board) -> None:
+    def __init__(self, root, board: Board, scribe: Scribe) -> None:
         self.board = board
         self.folder = DeviceFolder(str(root / "disk"))
         self.folder.identify()
-        self.scribe = Scribe(str(root / "index"))
+        self.scribe = scribe
+        scribe.open(str(root / "index"))
         self.scribe.register_device(DeviceRecord("d0", self.folder.path, "ssd"))
         self.reader = IndexReader(str(root / "index"))
         self.lookup = Lookup(self.reader, board)
@@ -55,12 +56,11 @@ class Box:
 
     def close(self) -> None:
         self.reader.close()
-        self.scribe.close()
 
 
 @pytest.fixture
-def box(tmp_path, board):
-    built = Box(tmp_path, board)
+def box(tmp_path, board, scribe):
+    built = Box(tmp_path, board, scribe)
     yield built
     built.close()
 

@@ -1,6 +1,7 @@
 """Another process that writes an index, as the keeper does: in the one under test it is only read."""
 
 import asyncio
+import contextlib
 import os
 import pickle
 import subprocess
@@ -14,16 +15,19 @@ ROOT = Path(__file__).parents[3]
 
 
 class Scribe:
-    """Its `apply` returns when the commit is on disk."""
+    """Its methods return when what they say is on disk."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, __file__, folder],
+            [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-        self._child.stdout.readline()
+
+    def open(self, folder: str) -> None:
+        """Write this index from now on, and no other."""
+        self._tell(folder)
 
     def apply(self, *changes: Change) -> None:
         self._tell(changes)
@@ -45,11 +49,14 @@ class Scribe:
         assert self._child.stdout.readline() == b"done\n"
 
 
-async def write_down(folder: str) -> None:
-    async with Index(folder) as index:
-        print("open", flush=True)
+async def write_down() -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        index = None
         while line := await asyncio.to_thread(sys.stdin.readline):
             match pickle.loads(bytes.fromhex(line)):
+                case str() as folder:
+                    await stack.aclose()
+                    index = await stack.enter_async_context(Index(folder))
                 case DeviceRecord() as record:
                     index.register_device(record)
                 case list() as in_use:
@@ -60,4 +67,4 @@ async def write_down(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(write_down(sys.argv[1]))
+    asyncio.run(write_down())

@@ -407,7 +407,7 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 TestIndexMachine = IndexMachine.TestCase
-TestIndexMachine.settings = settings(max_examples=25, stateful_step_count=30)
+TestIndexMachine.settings = settings(max_examples=20, stateful_step_count=25)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -163,6 +163,8 @@ class Courier:
             packet = ipc.decode_from_keeper(packed)
         except msgspec.DecodeError as error:
             log.error("the keeper speaks another language: %s", error)
+            if fd >= 0:
+                os.close(fd)
             return
         match packet:
             case ipc.Progress(number, watermark):

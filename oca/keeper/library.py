@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from enum import StrEnum
 from typing import Final
 
@@ -80,6 +80,15 @@ class Live:
         self.remembered: asyncio.Task[None] | None = None
 
 
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """The store's troubles are told, and are not the viewer's."""
+    try:
+        yield
+    except OcaError as error:
+        log.error("%s: %s", what, error)
+
+
 class Spawner:
     """Starts tasks in the process's one TaskGroup; a task's error is logged and does not end the others."""
 
@@ -143,7 +152,6 @@ class Library:
         )
         self.counts = FetchCounts(sources)
         self._openings: dict[tuple[ObjectKey, bool], asyncio.Future[OpenAnswer]] = {}
-        self._purges: dict[ObjectKey, int] = {}
         self._purging: Counter[ObjectKey] = Counter()
         self._live: dict[ObjectKey, Live] = {}
         self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
@@ -151,6 +159,7 @@ class Library:
         self._losing: dict[bytes, asyncio.Task[None]] = {}
         self._last_generation = 0
         self._private = 0
+        self._resting = 0
 
     @property
     def flights(self) -> int:
@@ -247,7 +256,6 @@ class Library:
         """Climb the ladder until a source says what `path` is; then go on with the body of that answer."""
         block = None if start is None else start // BLOCK_BYTES
         asks_whole = held is not None and not held.ranged
-        purges = self._purges.get(key, 0)
         live: Live | None = None
         flight: Flight | None = None
         ladder = self._ladder()
@@ -283,7 +291,8 @@ class Library:
                                     block, asks_whole, ladder = 0, True, self._ladder()
                                     continue
                                 answer, chunks = await self._measured(answer, chunks)
-                            is_purged = self._purges.get(key, 0) != purges
+                            # A purge takes the opening away. One that was begun alone is for one request only anyway.
+                            is_purged = self._openings.get((key, start is None)) is not opening
                             live, opened = await self._opened(key, path, answer, response, held, is_purged=is_purged)
                             opening.set_result(opened)
                             if live is None or block is None:
@@ -348,7 +357,9 @@ class Library:
                     live = self._live.get(key)
                     if live is not None and live.record.generation == held.generation:
                         live.record = record
-                    await self._shelves.put(key, record, replaces=False)
+                    # An index that can't be written is no reason to refuse what the source has just confirmed.
+                    with _logged(f"refresh {path}"):
+                        await self._shelves.put(key, record, replaces=False)
                 return None, OpenAnswer(key, record, OpenOutcome.REVALIDATED, 304)
             case Negative(status):
                 life = self._lifetime(path, status, headers, now, None)
@@ -356,7 +367,8 @@ class Library:
                 record = self._dated(ObjectRecord(path, self._generation(), 0, status, kept=kept), life, now)
                 if not is_purged:
                     if held is not None:
-                        await self.purge([key])
+                        with _logged(f"forget {path}"):
+                            await self.purge([key])
                     if life.storable:
                         self._negatives[key] = record
                         if len(self._negatives) > _NEGATIVES:
@@ -495,6 +507,8 @@ class Library:
         return flight
 
     def _read_ahead(self, live: Live, block: int, last_block: int, loop: bytes) -> None:
+        if live.record.storable and not self._shelves.can_keep():
+            return  # What is read ahead would lie nowhere.
         last = min(block + self._fetch.read_ahead_blocks, last_block, (live.record.size - 1) // BLOCK_BYTES)
         for ahead in range(block + 1, last + 1):
             if ahead not in live.flights and not self._is_present(live, ahead):
@@ -670,14 +684,20 @@ class Library:
             if live.remembered is not None:
                 # The object's record first: its generation's older extents go with that commit.
                 await asyncio.wait([live.remembered])
-            kept = await self._shelves.keep(
-                Keeping(live.key, live.record, flight.block, flight.content(), lambda: not live.is_purged)
-            )
-        if not kept:
-            # These bytes are nowhere else, and whoever they are for may not have heard of them yet.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PRIVATE_REST):
-                    await flight.wanted.wait()
+            with _logged(f"keep block {flight.block} of {live.record.path}"):
+                kept = await self._shelves.keep(
+                    Keeping(live.key, live.record, flight.block, flight.content(), lambda: not live.is_purged)
+                )
+        if not kept and self._resting < self._fetch.max_flights // 2:
+            # These bytes are nowhere else, and whoever they are for may not have heard of them yet. Half of the memory
+            # may wait so: viewers who left must not stop those who came.
+            self._resting += 1
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PRIVATE_REST):
+                        await flight.wanted.wait()
+            finally:
+                self._resting -= 1
         flight.land(kept=kept)
 
     # --- Purge and the rest -----------------------------------------------------------------------------------------
@@ -686,7 +706,6 @@ class Library:
         """Forget objects. When this returns no worker serves them; who is being served finishes with the old bytes."""
         for key in keys:
             self._negatives.pop(key, None)
-            self._purges[key] = self._purges.get(key, 0) + 1
             for part in (False, True):
                 self._openings.pop((key, part), None)
             live = self._live.pop(key, None)
@@ -698,8 +717,6 @@ class Library:
         finally:
             self._purging.subtract(keys)
             self._purging = +self._purging
-        if len(self._purges) > 100_000:
-            self._purges.clear()
 
     def objects_below(self, prefix: str) -> list[ObjectKey]:
         """Keys of objects that are known only here, in memory, and whose path starts with `prefix`."""
@@ -783,6 +800,10 @@ class Library:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             fault = SourceError(FetchReason.CONNECT, str(error))
             fault.__cause__ = error
+        except asyncio.CancelledError:
+            # The deadline over all tries: a source that trickles counts as one that fails.
+            breaker.report(time.monotonic(), succeeded=False)
+            raise
         else:
             breaker.report(time.monotonic(), succeeded=True)
             return

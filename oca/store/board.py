@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
 from typing import Final
 
 _WORD: Final = 8
@@ -74,8 +73,3 @@ class CounterMemory:
     def __init__(self, fd: int, count: int) -> None:
         self._map = mmap.mmap(fd, count * _WORD)
         self.words = memoryview(self._map).cast("Q")
-
-    def add(self, others: Sequence[int]) -> None:
-        for i, value in enumerate(others):
-            if value:
-                self.words[i] += value

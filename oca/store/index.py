@@ -119,14 +119,22 @@ class IndexReader:
         self._env.close()
 
     def object(self, key: ObjectKey) -> ObjectRecord | None:
+        """None if there is none, or if it can't be read: then it is a miss, and the keeper writes it anew."""
         with self._env.begin(buffers=True) as txn:
             packed = txn.get(key, db=self._objects)
-            return None if packed is None else decode_object(packed)
+            try:
+                return None if packed is None else decode_object(packed)
+            except msgspec.DecodeError:
+                return None
 
     def extent(self, key: ExtentKey) -> ExtentRecord | None:
+        """None if there is none, or if it can't be read."""
         with self._env.begin(buffers=True) as txn:
             packed = txn.get(key, db=self._extents)
-            return None if packed is None else decode_extent(packed)
+            try:
+                return None if packed is None else decode_extent(packed)
+            except msgspec.DecodeError:
+                return None
 
     def devices(self) -> dict[int, DeviceRecord]:
         with self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
@@ -182,14 +190,22 @@ class Index:
         return await done
 
     def object(self, key: ObjectKey) -> ObjectRecord | None:
+        """None if there is none, or if it can't be read: it will be written anew."""
         with self._env.begin() as txn:
             packed = txn.get(key, db=self._objects)
-        return None if packed is None else decode_object(packed)
+        try:
+            return None if packed is None else decode_object(packed)
+        except msgspec.DecodeError:
+            return None
 
     def extent(self, key: ExtentKey) -> ExtentRecord | None:
+        """None if there is none, or if it can't be read."""
         with self._env.begin() as txn:
             packed = txn.get(key, db=self._extents)
-        return None if packed is None else decode_extent(packed)
+        try:
+            return None if packed is None else decode_extent(packed)
+        except msgspec.DecodeError:
+            return None
 
     def extents_of(self, key: ObjectKey, generation: int) -> list[tuple[ExtentKey, ExtentRecord]]:
         prefix = key + generation.to_bytes(8, "big")

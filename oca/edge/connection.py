@@ -36,7 +36,7 @@ from oca.edge.pools import CHUNK_BYTES, is_warm
 from oca.edge.tally import MEMORY_PLACE
 from oca.edge.worker import SMALL_BYTES, Worker
 from oca.http import conditions
-from oca.http.ranges import Span, first_wanted
+from oca.http.ranges import Span, first_wanted, single_span
 from oca.http.refusal import Refused
 from oca.http.replies import date_line, preflight, refusal
 from oca.http.request import Request, parse_head
@@ -250,9 +250,15 @@ class Connection:
                 return
         now = time.time()
         if now < held.fresh_until:
-            if not fields.is_conditional and request.method == b"GET" and held.record.size <= SMALL_BYTES:
-                self._send_small(held, now)
-                return
+            if request.method == b"GET":
+                size = held.record.size
+                if not fields.is_conditional:
+                    if size and self._send_hit(held, 0, size, 200, now):
+                        return
+                elif fields.is_only_ranged and fields.range is not None:
+                    span = single_span(fields.range, size)
+                    if span is not None and self._send_hit(held, *span, 206, now):
+                        return
             self._decide(held, Outcome.HIT, b"; hit", now)
         elif now < held.fresh_until + held.record.stale_while_revalidate:
             worker.courier.refresh(held.record.path)
@@ -415,57 +421,115 @@ class Connection:
 
     # --- Sending ------------------------------------------------------------------------------------------------------
 
-    def _send_small(self, held: Held, now: float) -> None:
-        """An ordinary hit of a small object: head and body are read into one buffer and sent at once."""
-        worker = self._worker
-        record = held.record
-        size = record.size
-        if self._persists and worker.heads.any_origin and not worker.board.is_draining:
-            try:
-                extent = worker.lookup.extent(held, 0, 0) if size else None
-            except OSError:
-                extent = None
-            if extent is not None:
-                assert self._request is not None
-                keep = b"Connection: keep-alive\r\n" if self._request.fields.keeps_alive else b""
-                head = b"%bAge: %d\r\n%b%b" % (
-                    held.heads.whole(),
-                    record.age(now),
-                    keep,
-                    worker.hit_tail(int(now)),
-                )
-                end = len(head) + size
-                worker.scratch[: len(head)] = head
-                try:
-                    count = os.preadv(extent.fd, [worker.scratch_view[len(head) : end]], 0, os.RWF_NOWAIT)
-                except OSError:
-                    count = -1
-                if count == size:
-                    self._outcome, self._status = Outcome.HIT, 200
-                    self._first_byte_due = True
-                    self._count_first_byte()
-                    worker.courier.touch(extent.slot)
-                    worker.tally.sent(extent.place, size)
-                    self._send_at_once(worker.scratch_view[:end])
-                    return
-        self._decide(held, Outcome.HIT, b"; hit", now)
+    def _send_hit(self, held: Held, start: int, stop: int, status: int, now: float) -> bool:
+        """An ordinary hit of bytes that lie warm in one open extent: head and first chunk with two calls.
 
-    def _send_at_once(self, content: memoryview) -> None:
-        """Send all of a response that lies in the scratch buffer; what does not fit is copied."""
+        False if it is not as ordinary as that, and nothing was sent. The ordinary way (`_decide`, `_pump`) does the
+        same at twice the cost in Python (measured: 9.6 against 5 microseconds).
+        """
+        worker = self._worker
+        block, last = start // BLOCK_BYTES, (stop - 1) // BLOCK_BYTES
+        number, place = divmod(block, EXTENT_BLOCKS)
+        extent = held.extents.get(number)
+        if extent is None or not self._persists or not worker.heads.any_origin or worker.board.is_draining:
+            return False
+        wanted = ((2 << (last - block)) - 1) << place
+        if extent.present & wanted != wanted or wanted >> EXTENT_BLOCKS:
+            return False
+        offset = start - number * EXTENT_BYTES
+        count = stop - start
+        count = min(count, CHUNK_BYTES)
+        assert self._request is not None
+        heads = held.heads
+        head = b"%bAge: %d\r\n%b%b" % (
+            heads.whole() if status == 200 else heads.single_part((start, stop)),
+            held.record.age(now),
+            b"Connection: keep-alive\r\n" if self._request.fields.keeps_alive else b"",
+            worker.hit_tail(int(now)),
+        )
+        if count <= SMALL_BYTES:
+            at = len(head)
+            end = at + count
+            scratch = worker.scratch_view
+            scratch[:at] = head
+            try:
+                if os.preadv(extent.fd, [scratch[at:end]], offset, os.RWF_NOWAIT) != count:
+                    return False
+            except OSError:
+                return False
+            self._outcome, self._status = Outcome.HIT, status
+            worker.courier.touch(extent.slot)
+            try:
+                sent = self._sock.send(scratch[:end])
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.close()
+                return True
+            if sent == end:
+                moment = time.monotonic()
+                worker.tally.hit(status, extent.place, count, moment - self._request_at)
+                self._at_rest(moment)
+                return True
+            if sent:
+                worker.tally.answered(Outcome.HIT, status, time.monotonic() - self._request_at)
+            else:
+                self._first_byte_due = True
+            self._sent = sent
+            self._held = held
+            self._text = head[sent:]
+            self._pos, self._stop, self._warm_until = start + max(0, sent - at), stop, stop
+            worker.tally.sent(extent.place, self._pos - start)
+            self._await_writable()
+            return True
+        if not is_warm(extent.fd, offset, count):
+            return False
+        self._held = held
+        self._outcome, self._status = Outcome.HIT, status
+        self._text = head
+        self._pos, self._stop, self._warm_until = start, stop, start + count
+        worker.courier.touch(extent.slot)
         try:
-            sent = self._sock.send(content)
+            # Not MSG_MORE: joined with the head, the pages lie across segments, and the kernel splits each again
+            # (measured on loopback: a third more CPU for 4 MiB).
+            self._sent = self._sock.send(head)
+            self._text = head[self._sent :]
+            sent = 0 if self._text else os.sendfile(self._number, extent.fd, offset, count)
         except BlockingIOError:
             sent = 0
-        except OSError:
-            self.close()
-            return
-        self._sent += sent
-        if sent == len(content):
-            self._finished()
+        except OSError as error:
+            if error.errno in _GONE:
+                self.close()
+                return True
+            sent = 0  # `_pump` meets the same error, and heals it.
+        moment = time.monotonic()
+        if sent == stop - start:
+            worker.tally.hit(status, extent.place, sent, moment - self._request_at)
+            self._at_rest(moment)
+            return True
+        if self._sent:
+            worker.tally.answered(Outcome.HIT, status, moment - self._request_at)
         else:
-            self._text = bytes(content[sent:])
-            self._pos = self._stop = 0
+            self._first_byte_due = True
+        worker.tally.sent(extent.place, sent)
+        self._pos += sent
+        self._sent += sent
+        if 0 < sent < count:
             self._await_writable()
+        else:
+            self._pump()
+        return True
+
+    def _at_rest(self, now: float) -> None:
+        """The whole answer went out with the request's own turn: nothing was begun that has to be let go."""
+        if self._state is State.SENDING or self._state is State.WAITING or self._end_seen or self._view is not None:
+            self._finished()
+            return
+        self._held = None
+        self._request = None
+        self._sent = 0
+        self._state = State.IDLE
+        self.deadline = now + self._worker.http.idle_timeout
 
     def _begin(self, head: bytes, start: int, stop: int) -> None:
         self._text = head
@@ -542,11 +606,16 @@ class Connection:
         self._pos += sent
         self._sent += sent
         self._worker.tally.sent(MEMORY_PLACE if extent is None else extent.place, sent)
+        if sent < count and extent is not None:
+            # The socket is full: asking again at once would only hear that.
+            self._warm_until = self._pos + count - sent
+            self._await_writable()
+            return -1
         return sent
 
     def _send_text(self) -> None:
         while self._text:
-            sent = self._sock.send(self._text, socket.MSG_MORE)
+            sent = self._sock.send(self._text)
             self._count_first_byte()
             self._sent += sent
             self._text = self._text[sent:]

@@ -6,6 +6,7 @@ from typing import Final
 
 from oca.counters import (
     EGRESS_AT,
+    FIRST_BYTE_BUCKETS,
     OUTCOMES,
     PLACES,
     ROWS,
@@ -46,6 +47,12 @@ _STATUSES: Final = (
     508,
 )
 _REQUEST: Final = {(outcome, status): request_word(outcome, status) for outcome in OUTCOMES for status in _STATUSES}
+_HIT_WORDS: Final = {status: request_word(Outcome.HIT, status) for status in (200, 206)}
+_HIT_AT: Final = first_byte_words(Outcome.HIT)
+_HIT_SUM: Final = _HIT_AT + SUM_OFFSET
+_FIRST_BOUND: Final = FIRST_BYTE_BUCKETS[0]
+_HITS: Final = int(Count.HITS)
+_HIT_BYTES: Final = int(Count.HIT_BYTES)
 MEMORY_PLACE: Final = PLACES.index(Place.MEMORY)
 
 
@@ -66,6 +73,16 @@ class Tally:
             words[Count.HITS] += 1
         elif outcome in (Outcome.MISS, Outcome.REVALIDATED):
             words[Count.MISSES] += 1
+
+    def hit(self, status: int, place: int, count: int, first_byte: float) -> None:
+        """`answered` and `sent` in one, for an ordinary hit that went out at once."""
+        words = self.words
+        words[_HIT_WORDS[status]] += 1
+        words[_HIT_AT if first_byte <= _FIRST_BOUND else _HIT_AT + bucket_of(first_byte)] += 1
+        words[_HIT_SUM] += int(first_byte * 1e6)
+        words[_HITS] += 1
+        words[EGRESS_AT + place] += count
+        words[_HIT_BYTES] += count
 
     def sent(self, place: int, count: int) -> None:
         """Bytes of content went out, from a tier or from memory."""

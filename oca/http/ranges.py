@@ -31,6 +31,17 @@ class Verdict(Enum):
     UNSATISFIABLE = "no requested byte exists, or too many ranges"
 
 
+def single_span(header: bytes, size: int) -> Span | None:
+    """The span of the plainest of headers, `bytes=first-last` or `bytes=first-`; None for any other."""
+    if single := _SINGLE.fullmatch(header):
+        first_digits, last_digits = single.groups()
+        first = int(first_digits)
+        stop = int(last_digits) + 1 if last_digits else size
+        if first < stop and first < size:
+            return first, min(stop, size)
+    return None
+
+
 def requested_spans(header: bytes, size: int, max_ranges: int) -> list[Span] | Verdict:
     """The spans of an object of `size` bytes that `header` (the value of Range) asks for, in the order asked.
 

@@ -53,6 +53,8 @@ class Fields(msgspec.Struct, frozen=True, gc=False):
     """`Connection: keep-alive`, which only HTTP/1.0 needs."""
     is_conditional: bool = False
     """Any of Range, If-Range, If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since is there."""
+    is_only_ranged: bool = False
+    """Of these, only Range is there."""
     is_chunked: bool = False
     lines: int = 0
     """How many field lines there were, repeated names included."""
@@ -68,6 +70,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 _memo: dict[bytes, Fields] = {}
+# As every client writes it. Cut out before the block is looked up: ranges differ with every request, the rest does not.
+_LINE_WITH_R: Final = (b"\r\nR", b"\r\nr")
+_SINGLE_RANGE: Final = re.compile(rb"ange: (bytes=[0-9]{1,18}-[0-9]{0,18})\r\n")
 
 
 def parse_head(head: bytes, max_fields: int) -> Request:
@@ -82,14 +87,30 @@ def parse_head(head: bytes, max_fields: int) -> Request:
     method, target, major, minor = line.groups()
     if major != b"1":
         raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    block = head[line.end() :]
+    begin = line.end()
+    at = head.find(b"ange: bytes=", begin)
+    ranged = None
+    if at >= 0 and head[at - 3 : at] in _LINE_WITH_R:
+        ranged = _SINGLE_RANGE.match(head, at)
+    block = head[begin:] if ranged is None else head[begin : at - 1] + head[ranged.end() :]
     fields = _memo.get(block)
-    if fields is None or fields.lines > max_fields:
-        fields = _parse_fields(block, max_fields)
+    others = max_fields - (ranged is not None)
+    if fields is None or fields.lines > others:
+        fields = _parse_fields(block, others)
         if len(block) <= MEMO_BLOCK_BYTES:
             if len(_memo) >= MEMO_ENTRIES:
                 _memo.clear()
             _memo[block] = fields
+    if ranged is not None:
+        if fields.range is not None:
+            raise bad_request("more than one range header")
+        fields = msgspec.structs.replace(
+            fields,
+            range=ranged[1],
+            is_conditional=True,
+            is_only_ranged=not fields.is_conditional,
+            lines=fields.lines + 1,
+        )
     persists = not fields.closes and not fields.has_body
     if minor == b"0":
         if fields.is_chunked:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oca.http.ranges import Verdict, first_wanted, requested_spans
+from oca.http.ranges import Verdict, first_wanted, requested_spans, single_span
 
 WHOLE = Verdict.WHOLE
 UNSATISFIABLE = Verdict.UNSATISFIABLE
@@ -251,3 +251,19 @@ def test_well_formed_ranges_that_do_not_meet_keep_the_models_order(asked, size):
         max(one) + 1 in other for one in wanted for other in wanted
     ):
         assert positions(spans) == wanted
+
+
+@given(
+    st.one_of(
+        st.builds(lambda first, last: b"bytes=%d-%d" % (first, last), st.integers(0, 2000), st.integers(0, 2000)),
+        st.builds(lambda first: b"bytes=%d-" % first, st.integers(0, 2000)),
+        st.binary(max_size=20),
+    ),
+    st.integers(0, 1500),
+)
+def test_the_short_way_for_the_plainest_header_says_what_the_long_one_says(header, size):
+    span = single_span(header, size)
+    if span is not None:
+        assert requested_spans(header, size, 32) == [span]
+    elif header.removeprefix(b"bytes=").replace(b"-", b"", 1).isdigit() and header.startswith(b"bytes="):
+        assert isinstance(requested_spans(header, size, 32), Verdict) or header[6:7] == b"-"

@@ -471,3 +471,40 @@ def test_any_bytes_are_a_request_or_refused(text, max_fields):
         return
     assert text.endswith(b"\r\n\r\n")
     assert request.fields.lines <= max_fields
+
+
+@pytest.mark.parametrize("line", [b"Range: bytes=0-5", b"range: bytes=7-", b"RANGE: bytes=0-5", b"Range:bytes=0-5"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_range_is_found_wherever_its_line_stands_and_however_it_is_written(line, place):
+    lines = [b"Host: a", b"Accept: */*"]
+    lines.insert(place, line)
+    fields = parse_head(b"GET / HTTP/1.1\r\n" + b"".join(one + b"\r\n" for one in lines) + b"\r\n", 3).fields
+    assert fields.range == line.partition(b":")[2].strip()
+    assert fields.is_conditional
+    assert fields.lines == 3
+    with pytest.raises(Refused) as refused:
+        parse_head(b"GET / HTTP/1.1\r\n" + b"".join(one + b"\r\n" for one in lines) + b"\r\n", 2)
+    assert refused.value.status == 431
+
+
+@pytest.mark.parametrize("second", [b"Range: bytes=0-5", b"range:bytes=1-2", b"RANGE: lines=1"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_ranges_are_refused_in_any_spelling_and_order(second, order):
+    lines = [b"Range: bytes=3-4\r\n", second + b"\r\n"][::order]
+    with pytest.raises(Refused) as refused:
+        parse_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"".join(lines) + b"\r\n", 100)
+    assert refused.value.status == 400
+
+
+def test_a_folded_range_is_refused():
+    with pytest.raises(Refused) as refused:
+        parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nRange: bytes=0-5\r\n , 7-9\r\n\r\n", 100)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("more", "is_only_ranged"), [(b"", True), (b'If-Range: "a"\r\n', False), (b"If-None-Match: *\r\n", False)]
+)
+def test_it_is_told_whether_the_range_is_the_only_condition(more, is_only_ranged):
+    fields = parse_head(b"GET / HTTP/1.1\r\nHost: a\r\nRange: bytes=0-5\r\n" + more + b"\r\n", 100).fields
+    assert fields.is_only_ranged is is_only_ranged

@@ -119,22 +119,12 @@ class IndexReader:
         self._env.close()
 
     def object(self, key: ObjectKey) -> ObjectRecord | None:
-        """None if there is none, or if it can't be read: then it is a miss, and the keeper writes it anew."""
         with self._env.begin(buffers=True) as txn:
-            packed = txn.get(key, db=self._objects)
-            try:
-                return None if packed is None else decode_object(packed)
-            except msgspec.DecodeError:
-                return None
+            return _readable(txn.get(key, db=self._objects), decode_object)
 
     def extent(self, key: ExtentKey) -> ExtentRecord | None:
-        """None if there is none, or if it can't be read."""
         with self._env.begin(buffers=True) as txn:
-            packed = txn.get(key, db=self._extents)
-            try:
-                return None if packed is None else decode_extent(packed)
-            except msgspec.DecodeError:
-                return None
+            return _readable(txn.get(key, db=self._extents), decode_extent)
 
     def devices(self) -> dict[int, DeviceRecord]:
         with self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
@@ -190,22 +180,12 @@ class Index:
         return await done
 
     def object(self, key: ObjectKey) -> ObjectRecord | None:
-        """None if there is none, or if it can't be read: it will be written anew."""
-        with self._env.begin() as txn:
-            packed = txn.get(key, db=self._objects)
-        try:
-            return None if packed is None else decode_object(packed)
-        except msgspec.DecodeError:
-            return None
+        with self._env.begin(buffers=True) as txn:
+            return _readable(txn.get(key, db=self._objects), decode_object)
 
     def extent(self, key: ExtentKey) -> ExtentRecord | None:
-        """None if there is none, or if it can't be read."""
-        with self._env.begin() as txn:
-            packed = txn.get(key, db=self._extents)
-        try:
-            return None if packed is None else decode_extent(packed)
-        except msgspec.DecodeError:
-            return None
+        with self._env.begin(buffers=True) as txn:
+            return _readable(txn.get(key, db=self._extents), decode_extent)
 
     def extents_of(self, key: ObjectKey, generation: int) -> list[tuple[ExtentKey, ExtentRecord]]:
         prefix = key + generation.to_bytes(8, "big")
@@ -355,3 +335,13 @@ def _starting(txn: Txn, table: lmdb._Database, prefix: bytes) -> Iterator[tuple[
         while more and cursor.key().startswith(prefix):
             yield cursor.key(), cursor.value()
             more = cursor.next()
+
+
+def _readable(packed: bytes | memoryview | None, decode: Callable[[bytes | memoryview], T]) -> T | None:
+    """The record; None if there is none, or none that can be read: that is a miss, and it is written anew."""
+    if packed is None:
+        return None
+    try:
+        return decode(packed)
+    except msgspec.DecodeError:
+        return None

@@ -186,7 +186,7 @@ class Control:
             "age": record.age(time.time()),
             "lifetime": record.lifetime,
             "blocks": -(-record.size // BLOCK_BYTES),
-            "blocks_held": sum(extent.present.bit_count() for _, extent in extents),
+            "blocks_held": sum(extent.present.bit_count() for _, extent in extents if extent.device in devices),
             "extents": [
                 {
                     "number": int.from_bytes(extent_key[24:], "big"),

@@ -18,7 +18,6 @@ from oca.errors import FetchReason, GenerationChanged, RequestRefused, SourceErr
 from oca.http.dates import parse_date
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
-_UNSATISFIED: Final = re.compile(r"bytes \*/(\d{1,18})", re.IGNORECASE)
 _STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 NEGATIVE: Final = frozenset({403, 404, 410})
 # Said of every request alike: credentials are wrong, the source is slow or has enough of us.
@@ -133,12 +132,6 @@ def judge(
     if length != last + 1 - first:
         raise SourceError(FetchReason.WRONG_SIZE, f"Content-Length {length} for bytes {first}-{last}")
     return Part(first, last + 1, version)
-
-
-def total_size(headers: Mapping[str, str]) -> int | None:
-    """The complete length in a 416's Content-Range, or None."""
-    found = _UNSATISFIED.fullmatch(headers.get("content-range", "").strip())
-    return int(found[1]) if found else None
 
 
 def _length(headers: Mapping[str, str]) -> int | None:

@@ -94,6 +94,9 @@ class Exporter(Collector):
             "oca_cold_reads", "Chunks that had to be read from a device first.", value=sums[Count.COLD_READS]
         )
         yield CounterMetricFamily(
+            "oca_index_lookups", "Requests whose object was not remembered by the worker.", value=sums[Count.LOOKUPS]
+        )
+        yield CounterMetricFamily(
             "oca_healed_reads", "Reads a device failed, healed from the ladder.", value=sums[Count.HEALED_READS]
         )
 

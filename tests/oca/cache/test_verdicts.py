@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oca.cache.records import ObjectRecord
-from oca.cache.verdicts import Beyond, Negative, Part, Unchanged, Whole, judge, total_size
+from oca.cache.verdicts import Beyond, Negative, Part, Unchanged, Whole, judge
 from oca.errors import FetchReason, GenerationChanged, SourceError
 
 NOW = 1_700_000_000.0
@@ -248,14 +248,6 @@ def test_answers_that_are_worth_nothing(status, stop, reason):
 def test_a_failed_precondition_means_another_generation():
     with pytest.raises(GenerationChanged):
         asked(412, {}, held=HELD)
-
-
-@pytest.mark.parametrize(
-    ("header", "size"),
-    [("bytes */1000", 1000), ("bytes */0", 0), ("bytes */*", None), ("bytes 0-1/2", None), ("", None)],
-)
-def test_the_size_that_a_416_tells(header, size):
-    assert total_size({"content-range": header}) == size
 
 
 numbers = st.integers(0, 300)

@@ -308,7 +308,7 @@ class Library:
                                     return
                                 await self._receive(flight, chunks)
                             elif isinstance(answer, Whole) and not live.flights and not self._is_present(live, 0):
-                                # As long as bytes come there is no hurry; the stall timeout watches over that.
+                                # A film takes longer than a block: from here on each block has its own deadline.
                                 deadline.reschedule(None)
                                 await self._stream(live, chunks)
                         break
@@ -655,13 +655,15 @@ class Library:
                         return
                 if not await self._take_off(live, flight):
                     return
-                while flight.stage is Stage.ARRIVING:
-                    chunk = rest or await anext(chunks, b"")
-                    if not chunk:
-                        raise SourceError(FetchReason.TRUNCATED, "the whole answer ended early")
-                    room = flight.length - flight.watermark
-                    rest = chunk[room:]
-                    flight.receive(chunk[:room])
+                # The deadline that a block fetched by itself has: a source may be slow, but not trickle for ever.
+                async with asyncio.timeout(self._fetch.total_deadline):
+                    while flight.stage is Stage.ARRIVING:
+                        chunk = rest or await anext(chunks, b"")
+                        if not chunk:
+                            raise SourceError(FetchReason.TRUNCATED, "the whole answer ended early")
+                        room = flight.length - flight.watermark
+                        rest = chunk[room:]
+                        flight.receive(chunk[:room])
                 self._spawner.spawn(self._bring(live, flight), f"block {block} of {live.record.path}")
             if rest or await anext(chunks, b""):
                 raise SourceError(FetchReason.OVERLONG, "more bytes than announced")

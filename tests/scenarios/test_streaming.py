@@ -180,3 +180,18 @@ def test_an_object_that_may_not_be_stored_streams_to_its_viewer(appliance, origi
         assert viewer.read(SHORT_OF_A_BLOCK) == content[:SHORT_OF_A_BLOCK]
         gate.open()
         assert viewer.read(3 * BLOCK - SHORT_OF_A_BLOCK) == content[SHORT_OF_A_BLOCK:]
+
+
+def test_a_whole_answer_that_never_ends_is_given_up_at_the_deadline_of_a_block(make_appliance, origin, path):
+    appliance = make_appliance().start(fetch={"stall_timeout": "10 min", "total_deadline": "1 s"})
+    content = origin.put(path, 3 * BLOCK, etag=None, last_modified=None)
+    origin.gate(path, BLOCK + SHORT_OF_A_BLOCK)
+    with appliance.wire() as viewer:
+        viewer.ask(path)
+        got = viewer.rest().partition(b"\r\n\r\n")[2]
+    assert len(got) < len(content)
+    assert content.startswith(got)
+    # The flight ended as well, and with it what it held.
+    appliance.wait_landed()
+    origin.open_gates(path)
+    assert appliance.get(path).body == content

@@ -11,6 +11,7 @@
 | worker → keeper | Leave | nobody here reads along any more |
 | worker → keeper | Touched | slots that were read, for the eviction policy |
 | worker → keeper | Lost | an extent's file is not what the index says |
+| worker → keeper | Stalled | a device did not answer a read in time |
 
 SOCK_SEQPACKET keeps the packets apart, so there is no framing. When the keeper is gone, the worker reconnects and asks
 again: nothing here may be asked only once.
@@ -80,6 +81,8 @@ class Want(msgspec.Struct, tag="want", array_like=True):
     """The last block that this viewer's range reaches: how far reading ahead may go."""
     loop: bytes = b""
     """As in Open."""
+    unreadable: bool = False
+    """The block is said to lie on a device, which did not give it in time: bring it from another copy or a source."""
 
 
 class Arriving(msgspec.Struct, tag="arriving", array_like=True):
@@ -117,12 +120,24 @@ class Touched(msgspec.Struct, tag="touched", array_like=True):
 
 
 class Lost(msgspec.Struct, tag="lost", array_like=True):
+    """An extent's file on `device` is gone, short, unreadable or rotten."""
+
     extent: bytes
     slot: int
     reason: str
+    device: int = -1
+    fault: str = "missing"
+    """A `Fault` of oca.cache.health."""
 
 
-FromWorker = Hello | Open | Want | Leave | Touched | Lost
+class Stalled(msgspec.Struct, tag="stalled", array_like=True):
+    """A device did not answer a read within its deadline."""
+
+    device: int
+    seconds: float
+
+
+FromWorker = Hello | Open | Want | Leave | Touched | Lost | Stalled
 FromKeeper = Opened | OpenRefused | Arriving | Progress | Landed | Failed
 
 _encode = msgspec.msgpack.Encoder().encode

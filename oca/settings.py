@@ -85,6 +85,33 @@ class Device(Struct, frozen=True, forbid_unknown_fields=True):
     tier: Tier
     capacity: Bytes
     """What the cache may use of it."""
+    dwpd: Annotated[float, Meta(gt=0, le=100)] = 1.0
+    """Drive writes per day that its maker allows: the write budget of flash is this times the capacity."""
+
+
+class Store(Struct, frozen=True, forbid_unknown_fields=True):
+    """How content is kept, moved and watched."""
+
+    probation: Bytes | None = None
+    """Memory in which newcomers wait until they are asked for again, on boxes without hdd; default 1/8 of the memory
+    and at most 1 % of the flash. 0: they wait on flash."""
+    probation_dir: str = "/dev/shm"  # noqa: S108 - memory is what is wanted
+    """A tmpfs."""
+    nvme_queue: Annotated[int, Meta(ge=1, le=256)] = 16
+    """Cold reads in flight at once for each nvme device, over all workers."""
+    ssd_queue: Annotated[int, Meta(ge=1, le=256)] = 8
+    hdd_queue: Annotated[int, Meta(ge=1, le=16)] = 1
+    """One head: reads in a row are faster than reads at once."""
+    read_timeout: Seconds = Seconds(5)
+    """For a cold read, waiting in line included; then the bytes come from another copy or a source."""
+    slow_read: Seconds = Seconds(2)
+    """A device whose reads take longer than this again and again is failing."""
+    move_rate: Bytes = Bytes(200 * 1000 * 1000)
+    """Bytes per second that content may move between devices, over all of them."""
+    scrub_days: Annotated[float, Meta(gt=0, le=3650)] = 30.0
+    """Days within which every byte that is held is read again and compared with its sum."""
+    pledge_share: Annotated[float, Meta(ge=0, le=1)] = 0.8
+    """The most of a device that may be pledged by nightly fill."""
 
 
 class Http(Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,6 +188,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     fetch: Fetch = Fetch()
     breaker: Breaker = Breaker()
     freshness: Freshness = Freshness()
+    store: Store = Store()
 
 
 def read_settings(path: str) -> Settings:

@@ -65,6 +65,12 @@ class ExtentRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """CRC32C of each block, big-endian, 4 bytes each, up to the highest present one; zeros where absent."""
     used_bytes: int
     """What its blocks take on disk, each rounded up to 4 KiB."""
+    group: int = 0
+    """32 bits that all extents of a rendition share: what the policy counts together."""
+    below: int | None = None
+    """A device of a slower tier on which the same blocks lie as well."""
+    pledged_until: float = 0.0
+    """Seconds since 1970 before which it is not evicted."""
 
     def sum_of(self, block: int) -> int:
         return int(_SUM.unpack_from(self.sums, 4 * block)[0])
@@ -76,13 +82,30 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
     id: str
     path: str
     tier: str
+    capacity: int = 0
+    """Bytes that the cache may use."""
+    standing: str = "online"
+    """A `Standing` of oca.cache.health."""
+    reason: str = ""
+    """A `Fault` of oca.cache.health: why it stands so. Empty if it is well."""
+    since: float = 0.0
+    """Seconds since 1970 of the last change of `standing`."""
+    wish: str = "serve"
+    """What the operator wants of it: serve, drain or remove."""
+    dwpd: float = 1.0
+    """Drive writes per day that its maker allows, for the write budget."""
+    home: str = ""
+    """Where it was mounted last; stays when `path` is emptied."""
 
 
 _SUM: Final = struct.Struct(">I")
 
 
 def with_block(record: ExtentRecord, block: int, crc: int, used_bytes: int) -> ExtentRecord:
-    """`record` with block number `block` (within the extent) present. Setting a present block changes its sum only."""
+    """`record` with block number `block` (within the extent) present. Setting a present block changes its sum only.
+
+    A copy below is not one any more.
+    """
     assert 0 <= block < EXTENT_BLOCKS
     sums = bytearray(record.sums.ljust(4 * (block + 1), b"\0"))
     _SUM.pack_into(sums, 4 * block, crc)
@@ -93,6 +116,9 @@ def with_block(record: ExtentRecord, block: int, crc: int, used_bytes: int) -> E
         record.present | 1 << block,
         bytes(sums),
         record.used_bytes + (0 if was_present else used_bytes),
+        record.group,
+        None,  # The copy below lacks this block.
+        record.pledged_until,
     )
 
 

@@ -60,10 +60,12 @@ PACKETS = [
     ipc.Hello(3, 4711, 1),
     ipc.Open(1, "/titles/\u6620\u753b", 0, b"a, b", background=True),
     ipc.Open(2, "/x", None),
-    ipc.Want(7, b"k" * 16, "/x", 2**62, 5, 9, b"loop"),
+    ipc.Want(7, b"k" * 16, "/x", 2**62, 5, 9, b"loop", unreadable=True),
     ipc.Leave(7),
     ipc.Touched([0, 1, 2**32 - 1]),
     ipc.Lost(b"e" * 28, 9, "gone"),
+    ipc.Lost(b"e" * 28, 9, "does not have its sum", 3, "rotten"),
+    ipc.Stalled(3, 5.25),
 ]
 ANSWERS = [
     ipc.Opened(1, b"k" * 16, ObjectRecord("/x", 1, 10, etag=b'"v"', kept={"Content-Type": "video/mp4"}), "miss", 206),

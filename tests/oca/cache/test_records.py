@@ -98,8 +98,9 @@ def test_a_record_of_an_older_version_is_read_with_defaults_for_what_it_lacks():
 
 
 def test_a_record_of_a_newer_version_is_read_without_what_it_adds():
-    packed = encode(["d", "/srv", "nvme", "something new"])
-    assert decode_device(packed) == DeviceRecord("d", "/srv", "nvme")
+    known = DeviceRecord("d", "/srv", "nvme", 5, "failing", "io", 1.0, "drain", 0.3, "/srv")
+    packed = encode([*(getattr(known, field) for field in known.__struct_fields__), "something new"])
+    assert decode_device(packed) == known
 
 
 def version(size=10, etag=b"", last_modified=None, status=200):

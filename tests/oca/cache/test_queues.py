@@ -1,0 +1,35 @@
+"""Lines of slots: first in, first out, and anybody may leave."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oca.cache.columns import Columns
+from oca.cache.queues import Line
+
+
+@given(st.lists(st.one_of(st.integers(0, 40), st.none()), max_size=300))
+def test_a_line_is_first_in_first_out_and_anybody_may_leave(moves):
+    columns = Columns()
+    columns.reach(40)
+    line, model = Line(columns), []
+    for slot in moves:
+        if slot is None:
+            if model:
+                assert line.first == model.pop(0)
+                line.remove(line.first)
+        elif slot in model:
+            model.remove(slot)
+            line.remove(slot)
+        else:
+            model.append(slot)
+            line.push(slot)
+        assert list(line) == model
+        assert len(line) == len(model)
+
+
+def test_a_slot_takes_thirty_bytes():
+    columns = Columns()
+    columns.reach(99_999)
+    widths = [column.itemsize for column in columns._wide]
+    assert sum(widths) + 2 == 30
+    assert len(columns) < 1.13 * 100_000

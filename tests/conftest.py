@@ -43,8 +43,8 @@ def pytest_collection_modifyitems(config, items):
     marked = [item for item in items if item.get_closest_marker("mounts")]
     if not marked:
         return
-    # Imported here: these doubles are for Linux with FUSE, and a run that needs none of them shall not.
-    from tests.doubles.mounts import lacking
+    # Here, because test_conftest.py lets this file stand alone.
+    from tests.doubles.mounts import lacking  # noqa: PLC0415
 
     if missing := lacking():
         items[:] = [item for item in items if item not in marked]

@@ -79,6 +79,7 @@ def run_said(tmp_path):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = mounts\n")
     (tmp_path / "test_disks.py").write_text(NEEDS_MOUNTS)
     (tmp_path / "tests/doubles").mkdir(parents=True)
+    (tmp_path / "tests/__init__.py").touch()
 
     def run(missing: str) -> str:
         (tmp_path / "tests/doubles/mounts.py").write_text(PROBE.format(missing))

@@ -41,6 +41,11 @@ def failing(error):
     return pytest.raises(OSError, match=os.strerror(error))
 
 
+def synced(file):
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
 class Beside:
     """One call in a thread of its own."""
 
@@ -118,7 +123,7 @@ def test_what_the_kernel_remembers_is_read_once_and_what_it_forgot_again(disk, f
         (Act.LOOK, lambda file: os.listdir(file.parent)),
         (Act.READ, lambda file: file.read_bytes()),
         (Act.WRITE, lambda file: file.write_bytes(b"x")),
-        (Act.SYNC, lambda file: synced(file)),
+        (Act.SYNC, synced),
         (Act.CHANGE, lambda file: os.setxattr(file, "user.oca", b"")),
         (Act.CHANGE, lambda file: file.with_name(f"{file.name} and another").touch()),
         (Act.CHANGE, lambda file: file.unlink()),
@@ -130,11 +135,6 @@ def test_an_act_fails_with_the_error_that_was_told_until_it_is_mended(disk, file
         call(file)
     disk.mend(number)
     call(file)
-
-
-def synced(file):
-    with file.open("rb") as opened:
-        os.fsync(opened.fileno())
 
 
 def test_an_act_fails_so_many_times(disk, file):
@@ -233,7 +233,7 @@ def test_a_disk_is_unmounted_though_it_is_held_and_in_use(tmp_path):
         (disk.path / "film").write_bytes(bytes(MIB))
         disk.forget()
         disk.hold(*ALL)
-        waiting = Beside(lambda: (disk.path / "film").exists())
+        waiting = Beside((disk.path / "film").exists)
         disk.wait_held(Act.LOOK)
     waiting.wait()
     assert not disk.path.is_mount()

@@ -1,4 +1,4 @@
-"""File systems of their own in image files: disks that can be pulled, turn read-only, lose power and be mounted again."""
+"""File systems in image files: disks that can be pulled, turn read-only, lose power and be mounted again."""
 
 import ctypes.util
 import functools
@@ -53,7 +53,7 @@ class Disk:
         _run("mount", "-o", "remount,ro", str(self.path))
 
     def lose_power(self) -> None:
-        """XFS only. From now on every access fails; what was not synced is lost, log included. Then unmount, and mount."""
+        """XFS only. Every access fails from now on, and what was not synced is lost. Then unmount, and mount."""
         _run("xfs_io", "-x", "-c", "shutdown", str(self.path))
 
     @property

@@ -1,9 +1,9 @@
-"""The process behind `tests.doubles.faulty`: a FUSE file system that passes everything on to a folder, and fails as told.
+"""The process behind `tests.doubles.faulty`: a FUSE file system that passes all on to a folder, and fails as told.
 
     python -m tests.doubles.passthrough FOLDER MOUNT_POINT SOCKET_FD
 
-Orders come as JSON lines over the inherited socket, each is answered by one. When the other end is closed, by whoever or
-whatever, the file system is unmounted lazily and the process ends: no test run leaves a mount behind.
+Orders come as JSON lines over the inherited socket, each is answered by one. When the other end is closed, by whatever
+cause, the file system is unmounted lazily and the process ends: no test run leaves a mount behind.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ _THREADS = 256
 _REQUEST_BYTES = 1024 * 1024
 _MNT_DETACH = 2
 _NOT_OURS = os.O_DIRECT | os.O_CREAT
-"""Flags of open(2) that are the kernel's affair: past its cache come requests in our own memory, which is aligned to nothing."""
+"""Flags of open(2) that are the kernel's affair: with the first, bytes come past its cache, but not aligned."""
 _UNLINKED = ".fuse_hidden"
 """What libfuse calls a file that was unlinked and is still open."""
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
+from oca.commands import devices
+from oca.commands.terminal import say, show
 from oca.errors import OcaError, SettingsError
 from oca.lifecycle import configure_logging
-from oca.settings import Settings, read_settings
+from oca.settings import Bytes, Settings, Tier, read_settings, size_of
 from oca.supervisor import serve as run_appliance
 
 _EXIT_CODES = """
 exit codes:
   0  ended as told
-  1  could not start or go on (an address is taken, a folder can't be written, the index is not usable);
-     the message says which
+  1  could not start, go on or do what was asked (an address is taken, a folder can't be written, the index is not
+     usable, the appliance does not answer or refuses); the message says which
   2  the command line or the settings are wrong; the message names the line or key, what was read and what is allowed
 """
 
@@ -30,6 +34,42 @@ signals:
 
 _CHECK = "Check the settings without starting anything, and say what they mean."
 
+_DEVICE = """Look at the devices of the running appliance, and take them in and out of service while it serves.
+
+what a device may be:
+  online   read and written
+  failing  read, not written: its content moves away or is healed from elsewhere as it is asked for
+  offline  neither; viewers get every byte from another device or a source
+
+A device that is slow, full, read-only or gone comes back by itself when probes are good. One with input/output errors,
+with rotten bytes or in another's place waits for `oca device add`.
+"""
+
+_LIST = """Show every device: where it is, how it stands and why, what is held, what it waits for.
+
+Devices of the settings that could not be taken into service are shown too, and those that are known but not mounted.
+"""
+
+_ADD = """Bring a device into service while the appliance serves.
+
+A new device needs --tier and --capacity, unless the settings name its path: then PATH is enough.
+A repaired device (the same disk) comes back by PATH alone. For a replaced one say what it is:
+  --new    the folder holds no device yet, though one was known here: what it held is given up
+  --adopt  the folder holds another device than the one known here: it is taken with what it holds
+"""
+
+_DRAIN = """Move what a device holds to others. It is still read, and not written any more.
+
+Without --wait it returns at once and the appliance goes on moving, over restarts too; Ctrl-C ends only the waiting.
+"""
+
+_DEVICE_SERVE = "Undo a drain: the device is written again."
+
+_REMOVE = """Take a device out of service for good, so that it can be pulled.
+
+It must be drained; with --force it goes as it is. What is given up is fetched again from a source when it is asked for.
+"""
+
 
 def main() -> None:
     """Exits the process with one of the codes above."""
@@ -37,49 +77,137 @@ def main() -> None:
     try:
         settings = read_settings(given.config)
     except SettingsError as error:
-        _say(error)
+        say(f"oca: {error}")
         sys.exit(2)
-    sys.exit(_check(given.config, settings) if given.command == "check" else _serve(given.config, settings))
-
-
-def _serve(config: str, settings: Settings) -> int:
-    configure_logging("oca")
     try:
-        return asyncio.run(run_appliance(settings, lambda: read_settings(config)))
+        sys.exit(given.run(given, settings))
     except OcaError as error:
-        _say(error)
-        return 1
+        say(f"oca: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)  # As a shell reports it.
 
 
-def _check(config: str, settings: Settings) -> int:
-    print(  # noqa: T201 - this is what was asked for
-        f"{config}: good: appliance {settings.appliance.id}, {settings.listen.workers} workers on "
+def _serve(given: argparse.Namespace, settings: Settings) -> int:
+    configure_logging("oca")
+    return asyncio.run(run_appliance(settings, lambda: read_settings(given.config)))
+
+
+def _check(given: argparse.Namespace, settings: Settings) -> int:
+    show(
+        f"{given.config}: good: appliance {settings.appliance.id}, {settings.listen.workers} workers on "
         f"{settings.listen.http}, {len(settings.device)} device(s), {len(settings.parents)} parent(s), "
         f"origin {settings.origin.url}"
     )
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    shape = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="oca", description="A cache appliance for films.", epilog=_EXIT_CODES, formatter_class=shape
+def _list(given: argparse.Namespace, settings: Settings) -> int:
+    return devices.list_devices(settings, as_json=given.json)
+
+
+def _add(given: argparse.Namespace, settings: Settings) -> int:
+    return devices.add_device(
+        settings,
+        given.path,
+        tier=given.tier,
+        capacity=given.capacity,
+        dwpd=given.dwpd,
+        new=given.new,
+        adopt=given.adopt,
+        as_json=given.json,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | check")
-    for name, description in (("serve", _SERVE), ("check", _CHECK)):
-        command = commands.add_parser(
-            name,
-            help=description.splitlines()[0],
-            description=description,
-            epilog=_EXIT_CODES,
-            formatter_class=shape,
-        )
-        command.add_argument("--config", required=True, metavar="FILE", help="the settings file (TOML)")
+
+
+def _drain(given: argparse.Namespace, settings: Settings) -> int:
+    return devices.drain_device(settings, given.device, wait=given.wait, as_json=given.json)
+
+
+def _serve_device(given: argparse.Namespace, settings: Settings) -> int:
+    return devices.serve_device(settings, given.device, as_json=given.json)
+
+
+def _remove(given: argparse.Namespace, settings: Settings) -> int:
+    return devices.remove_device(settings, given.device, force=given.force, as_json=given.json)
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="oca", description="A cache appliance for films.", epilog=_EXIT_CODES)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | check | device")
+    _command(commands, "serve", _SERVE, _serve)
+    _command(commands, "check", _CHECK, _check)
+    _add_device_commands(commands)
     return parser
 
 
-def _say(error: OcaError) -> None:
-    print(f"oca: {error}", file=sys.stderr)  # noqa: T201 - before there is a log, and for a person
+def _add_device_commands(commands: _Commands) -> None:
+    nouns = _group(commands, "device", _DEVICE, "list | add | drain | serve | remove")
+    _with_json(_command(nouns, "list", _LIST, _list))
+
+    add = _with_json(_command(nouns, "add", _ADD, _add))
+    add.add_argument("path", metavar="PATH", help="a folder on a mounted file system of its own")
+    add.add_argument("--tier", type=Tier, choices=list(Tier), metavar="|".join(Tier), help="what it is made of")
+    add.add_argument("--capacity", type=_size, metavar="SIZE", help='what the cache may use of it, such as "2 TiB"')
+    add.add_argument("--dwpd", type=_writes_per_day, metavar="X", help="drive writes per day that its maker allows")
+    kinds = add.add_mutually_exclusive_group()
+    kinds.add_argument("--new", action="store_true", help="an empty disk in the place of one that was known")
+    kinds.add_argument("--adopt", action="store_true", help="another appliance's or slot's disk, with what it holds")
+
+    drain = _with_json(_command(nouns, "drain", _DRAIN, _drain))
+    drain.add_argument("device", metavar="ID|PATH")
+    drain.add_argument("--wait", action="store_true", help="return when it is empty, and show what is left meanwhile")
+
+    serve = _with_json(_command(nouns, "serve", _DEVICE_SERVE, _serve_device))
+    serve.add_argument("device", metavar="ID|PATH")
+
+    remove = _with_json(_command(nouns, "remove", _REMOVE, _remove))
+    remove.add_argument("device", metavar="ID|PATH")
+    remove.add_argument("--force", action="store_true", help="even if it is not empty: says how much is given up")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows descriptions as they are written here."""
+
+    def __init__(self, **words: Any) -> None:  # noqa: ANN401 - argparse's own
+        super().__init__(**words, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"  # noqa: SLF001 - it has no public name
+Run = Callable[[argparse.Namespace, Settings], int]
+
+
+def _group(commands: _Commands, name: str, description: str, choices: str) -> _Commands:
+    noun = commands.add_parser(name, help=description.splitlines()[0], description=description, epilog=_EXIT_CODES)
+    return noun.add_subparsers(dest=name, required=True, metavar=choices)
+
+
+def _command(commands: _Commands, name: str, description: str, run: Run) -> _Parser:
+    command = commands.add_parser(name, help=description.splitlines()[0], description=description, epilog=_EXIT_CODES)
+    command.add_argument("--config", required=True, metavar="FILE", help="the settings file (TOML)")
+    command.set_defaults(run=run)
+    return command
+
+
+def _with_json(command: _Parser) -> _Parser:
+    command.add_argument("--json", action="store_true", help="the answer as one line of JSON, for machines")
+    return command
+
+
+def _size(text: str) -> Bytes:
+    try:
+        return size_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; read {text!r}") from error
+
+
+def _writes_per_day(text: str) -> float:
+    try:
+        writes = float(text)
+    except ValueError:
+        writes = 0.0
+    if not 0 < writes <= 100:
+        raise argparse.ArgumentTypeError(f"read {text!r}; allowed: more than 0, at most 100")
+    return writes
 
 
 if __name__ == "__main__":

@@ -227,6 +227,11 @@ def unpack_settings(packed: bytes) -> Settings:
     return msgspec.msgpack.decode(packed, type=Settings, dec_hook=_quantity)
 
 
+def size_of(text: str) -> Bytes:
+    """A size from a command line, written as in the settings; digits alone are bytes. Raises ValueError."""
+    return _bytes(int(text) if text.isdecimal() else text)
+
+
 def host_and_port(address: str) -> tuple[str, int]:
     """Split "host:port" or "[v6]:port". Raises ValueError."""
     parts = urlsplit(f"//{address}")

@@ -43,7 +43,16 @@ def run(monkeypatch, capsys):
     return run
 
 
-@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["check", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["check", "--help"],
+        ["device", "--help"],
+        *(["device", verb, "--help"] for verb in ("list", "add", "drain", "serve", "remove")),
+    ],
+)
 def test_help_tells_the_exit_codes(run, words):
     result = run(*words)
     assert result.exit_code == 0
@@ -51,6 +60,11 @@ def test_help_tells_the_exit_codes(run, words):
     assert "0 ended as told" in told
     assert "1 could not start" in told
     assert "2 the command line or the settings are wrong" in told
+
+
+def test_the_help_of_device_tells_what_the_standings_mean(run):
+    told = run("device", "--help").output
+    assert all(standing in told for standing in ("online ", "failing ", "offline "))
 
 
 def test_serve_tells_what_signals_do(run):

@@ -24,8 +24,24 @@ class DeviceFull(StoreError):
     """No room could be made: the block passes through without being kept."""
 
 
-class ExtentDamaged(StoreError):
-    """An extent's file is gone or shorter than what the index says lies in it. The extent's; not the whole device's."""
+class DeviceFault(StoreError):
+    """A device did not do what was asked. `fault` is a `Fault` of oca.cache.health."""
+
+    def __init__(self, fault: str, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class ExtentDamaged(DeviceFault):
+    """An extent's file is gone, shorter than what the index says lies in it, or rotten. The device may well be well."""
+
+
+class OrderRefused(StoreError):
+    """What the operator asked for can't be done as things are. `status` is that of the HTTP answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class IndexUnusable(StoreError):

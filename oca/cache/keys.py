@@ -53,3 +53,16 @@ def block_span(block: int, size: int) -> tuple[int, int]:
     """The half-open span of block number `block` in an object of `size` bytes."""
     start = block * BLOCK_BYTES
     return start, min(start + BLOCK_BYTES, size)
+
+
+def extent_name(key: ExtentKey) -> int:
+    """64 well-mixed bits of an extent's key: the object's hash with the extent number folded in."""
+    return (int.from_bytes(key[:8], "big") ^ int.from_bytes(key[24:28], "big") * 0x9E3779B97F4A7C15) & (2**64 - 1)
+
+
+def group_of(path: str, size: int) -> int:
+    """32 bits that all extents of a rendition share: a long object is one by itself, short ones are segments of one
+    that has a folder of its own.
+    """
+    rendition = path if size > EXTENT_BYTES else path.rpartition("/")[0]
+    return int.from_bytes(blake2b(rendition.encode(), digest_size=4).digest(), "big")

@@ -76,6 +76,14 @@ class ExtentRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return int(_SUM.unpack_from(self.sums, 4 * block)[0])
 
 
+class Label(msgspec.Struct, frozen=True, array_like=True):
+    """What an extent's file says of itself, so that the index can be made anew from the devices alone."""
+
+    object: ObjectRecord
+    extent: ExtentRecord
+    """Its device and slot mean nothing elsewhere."""
+
+
 class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
     """A device by its own id, wherever it is mounted today; its path is empty while it is not in use."""
 
@@ -96,6 +104,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
     """Drive writes per day that its maker allows, for the write budget."""
     home: str = ""
     """Where it was mounted last; stays when `path` is emptied."""
+    live: bool = False
+    """Brought in by command: it is in service without standing in the settings."""
 
 
 _SUM: Final = struct.Struct(">I")
@@ -131,3 +141,4 @@ encode = msgspec.msgpack.Encoder().encode
 decode_object = msgspec.msgpack.Decoder(ObjectRecord).decode
 decode_extent = msgspec.msgpack.Decoder(ExtentRecord).decode
 decode_device = msgspec.msgpack.Decoder(DeviceRecord).decode
+decode_label = msgspec.msgpack.Decoder(Label).decode

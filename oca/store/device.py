@@ -1,126 +1,356 @@
-"""One device: a folder on a file system of its own, known by an id that lies on it and never by its path."""
+"""One device: a folder on a file system of its own, known by an id that lies on it and never by its path.
+
+The folder is opened once and everything on it is reached from that descriptor. So when its file system is unmounted,
+or another is mounted in its place, nothing is ever written to what lies there then: `whereabouts` notices it.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import crc32c
 
+from oca.cache.health import Fault, fault_of
 from oca.cache.keys import ExtentKey, file_name, key_of_file
-from oca.errors import ExtentDamaged, StoreError
+from oca.errors import DeviceFault, ExtentDamaged, StoreError
 
+LABEL: Final = "user.oca"
+"""The extended attribute that carries an extent's records, for making the index anew from the devices alone."""
 _IDENTITY: Final = "oca-device.json"
+_PROBE: Final = "oca-probe"
 _EXTENTS: Final = "extents"
+_IDENTITY_BYTES: Final = 4096
+_LABEL_BYTES: Final = 64 * 1024
+_NO_LABEL: Final = frozenset({errno.ENODATA, errno.ENOTSUP})
+_LABEL_REFUSED: Final = frozenset({errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE})
 
 
 class DeviceFolder:
-    """The files of one device. Every method blocks on the disk: call it in the device's own threads."""
+    """The files of one device. Every method blocks on the disk: call it in the device's own threads.
+
+    All raise `DeviceFault` when the device does not do what was asked, or `StoreError` if it is our own shortage.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._extents = f"{path}/{_EXTENTS}"
+        self._root = -1
 
-    def identify(self) -> str:
-        """The device's id, written there if the device is new. Raises `StoreError`."""
-        identity = Path(self.path) / _IDENTITY
+    def identity(self) -> str | None:
+        """The id of the device that lies at the path now; None if there is none, or no folder at all."""
+        path = f"{self.path}/{_IDENTITY}"
         try:
-            Path(self._extents).mkdir(parents=True, exist_ok=True)
-            if not identity.exists():
-                fresh = identity.with_suffix(".new")
-                with fresh.open("w") as file:
-                    json.dump({"id": secrets.token_hex(8), "format": 1}, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                fresh.rename(identity)
-                _sync_folder(self.path)
-            found = json.loads(identity.read_text())
-            return str(found["id"])
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                text = os.read(fd, _IDENTITY_BYTES)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return None
         except OSError as error:
-            raise StoreError(f"{self.path}: {error.strerror}") from error
+            raise _fault(path, error) from error
+        try:
+            return str(json.loads(text)["id"])
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{identity}: is not the identity of a device") from error
+            raise DeviceFault(Fault.UNUSABLE, f"{path}: is not the identity of a device") from error
+
+    def identify(self, fresh: str = "") -> str:
+        """Open the device, and return its id; one is written there if the device is new: `fresh`, or a random one."""
+        try:
+            os.makedirs(f"{self.path}/{_EXTENTS}", mode=0o750, exist_ok=True)  # noqa: PTH103
+            found = self.identity()
+            if found is None:
+                found = fresh or secrets.token_hex(8)
+                self._write_identity(found)
+            self.open()
+        except OSError as error:
+            raise _fault(self.path, error) from error
+        return found
+
+    def open(self) -> None:
+        """Reach the device by what lies at the path now."""
+        try:
+            root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _fault(self.path, error) from error
+        if self._root >= 0:
+            # In the same place, for threads that are about to use it.
+            os.dup2(root, self._root, inheritable=False)
+            os.close(root)
+        else:
+            self._root = root
+
+    def close(self) -> None:
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def whereabouts(self, expected: str) -> Fault | None:
+        """Whether the device `expected` is still what lies at the path; if it was mounted anew it is opened anew."""
+        found = self.identity()
+        if found is None:
+            return Fault.VANISHED
+        if found != expected:
+            return Fault.WRONG_DISK
+        try:
+            here, held = os.stat(self.path), os.fstat(self._root)
+        except OSError as error:
+            raise _fault(self.path, error) from error
+        if (here.st_dev, here.st_ino) != (held.st_dev, held.st_ino):
+            self.open()
+        return None
+
+    def probe(self) -> None:
+        """Write a small file durably, read it back and remove it."""
+        content = secrets.token_bytes(4096)
+        try:
+            fd = self._at(_PROBE, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            try:
+                os.pwrite(fd, content, 0)
+                os.fsync(fd)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                if os.pread(fd, len(content) + 1, 0) != content:
+                    raise DeviceFault(Fault.IO, f"{self.path}: gives back other bytes than were written")
+            finally:
+                os.close(fd)
+                os.unlink(_PROBE, dir_fd=self._root)
+        except OSError as error:
+            raise _fault(self.path, error) from error
 
     def file_path(self, key: ExtentKey) -> str:
-        return f"{self._extents}/{file_name(key)}"
+        return f"{self.path}/{_EXTENTS}/{file_name(key)}"
 
-    def write_block(self, key: ExtentKey, offset: int, content: memoryview, holds: int) -> int:
+    def write_block(
+        self,
+        key: ExtentKey,
+        offset: int,
+        content: memoryview,
+        holds: int,
+        label: Callable[[int], bytes] | None = None,
+    ) -> int:
         """Write a block's bytes at `offset` of the extent's file and make them durable. Returns their CRC32C.
 
         The file must be there with at least `holds` bytes: else `ExtentDamaged`, for the holes of a file made anew
         would be served as the blocks that were lost. With 0 it is a new file, and none may be there.
-        The sum is taken of the memory that was verified, not of what a disk may give back.
+        The sum is taken of the memory that was verified, not of what a disk may give back. `label` makes of it what the
+        file says of itself: set when the bytes are durable, so that it never promises what is not there.
         """
-        path = self.file_path(key)
+        name = _name(key)
         crc = int(crc32c.crc32c(content))
         try:
-            fd = self._open_held(path) if holds else self._create(path)
+            fd = self._open_held(name) if holds else self._create(name)
             try:
                 if os.fstat(fd).st_size < holds:
-                    raise ExtentDamaged(f"{path}: is shorter than {holds} bytes")
-                written = 0
-                while written < len(content):
-                    written += os.pwrite(fd, content[written:], offset + written)
+                    raise ExtentDamaged(Fault.SHORT, f"{self.path}/{name}: is shorter than {holds} bytes")
+                _write_all(fd, content, offset)
                 os.fdatasync(fd)
+                if label is not None:
+                    _set_label(fd, label(crc))
             finally:
                 os.close(fd)
             if not holds:
-                _sync_folder(os.path.dirname(path))  # noqa: PTH120
+                self._sync_folder(os.path.dirname(name))  # noqa: PTH120
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}") from error
+            raise _fault(f"{self.path}/{name}", error) from error
         return crc
+
+    def copy_block(self, key: ExtentKey, offset: int, content: memoryview, *, is_first: bool) -> None:
+        """Write a block of a copy, not durable before `seal`. The first one makes the file."""
+        name = _name(key)
+        try:
+            fd = self._create(name) if is_first else self._open_held(name)
+            try:
+                _write_all(fd, content, offset)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _fault(f"{self.path}/{name}", error) from error
+
+    def seal(self, key: ExtentKey, label: bytes) -> None:
+        """Make a copy durable, give it its label, and let its pages go."""
+        name = _name(key)
+        try:
+            fd = self._open_held(name)
+            try:
+                os.fdatasync(fd)
+                _set_label(fd, label)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+            self._sync_folder(os.path.dirname(name))  # noqa: PTH120
+        except OSError as error:
+            raise _fault(f"{self.path}/{name}", error) from error
+
+    def read_block(self, key: ExtentKey, offset: int, length: int, crc: int, *, afresh: bool = False) -> memoryview:
+        """A block's bytes, compared with its sum: `ExtentDamaged` if the file is gone or short or the bytes differ.
+
+        With `afresh` they come from the disk even if they are in the page cache, and are not left there.
+        """
+        name = _name(key)
+        content = memoryview(bytearray(length))
+        try:
+            fd = self._at(name, os.O_RDONLY)
+            try:
+                if afresh:
+                    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+                read = 0
+                while read < length and (count := os.preadv(fd, [content[read:]], offset + read)):
+                    read += count
+                if afresh:
+                    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
+        except FileNotFoundError as error:
+            raise ExtentDamaged(Fault.MISSING, f"{self.path}/{name}: is gone") from error
+        except OSError as error:
+            raise _fault(f"{self.path}/{name}", error) from error
+        if read < length:
+            raise ExtentDamaged(Fault.SHORT, f"{self.path}/{name}: ends at {offset + read}")
+        if int(crc32c.crc32c(content)) != crc:
+            raise ExtentDamaged(Fault.ROTTEN, f"{self.path}/{name}: the block at {offset} does not have its sum")
+        return content
+
+    def label(self, key: ExtentKey) -> bytes | None:
+        """What the extent's file says of itself; None if it says nothing, or is gone."""
+        name = _name(key)
+        try:
+            fd = self._at(name, os.O_RDONLY)
+            try:
+                return os.getxattr(fd, LABEL)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in _NO_LABEL:
+                return None
+            raise _fault(f"{self.path}/{name}", error) from error
+
+    def set_label(self, key: ExtentKey, label: bytes) -> None:
+        name = _name(key)
+        try:
+            fd = self._open_held(name)
+            try:
+                _set_label(fd, label)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise _fault(f"{self.path}/{name}", error) from error
+
+    def size(self, key: ExtentKey) -> int | None:
+        """How long the extent's file is; None if there is none."""
+        name = _name(key)
+        try:
+            return os.stat(name, dir_fd=self._root).st_size
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _fault(f"{self.path}/{name}", error) from error
 
     def remove(self, key: ExtentKey) -> None:
         """Unlink the extent's file. Who holds it open finishes undisturbed; one that is gone already is fine."""
+        name = _name(key)
         try:
-            os.unlink(self.file_path(key))  # noqa: PTH108
+            os.unlink(name, dir_fd=self._root)
         except FileNotFoundError:
             return
+        except IsADirectoryError:
+            return  # Somebody else's: nothing of ours lies there.
         except OSError as error:
-            raise StoreError(f"{self.file_path(key)}: {error.strerror}") from error
+            raise _fault(f"{self.path}/{name}", error) from error
 
     def extents(self) -> Iterator[ExtentKey]:
         """Keys of all extent files on the device; what else lies there is left alone."""
         try:
-            for folder, _, names in os.walk(self._extents):
-                del folder
+            for _, _, names, _ in os.fwalk(_EXTENTS, dir_fd=self._root, onerror=_raise):
                 for name in names:
                     key = key_of_file(name)
                     if key is not None:
                         yield key
         except OSError as error:
-            raise StoreError(f"{self._extents}: {error.strerror}") from error
+            raise _fault(f"{self.path}/{_EXTENTS}", error) from error
 
-    def _open_held(self, path: str) -> int:
+    def _write_identity(self, identity: str) -> None:
+        path = f"{self.path}/{_IDENTITY}"
+        fresh = f"{self.path}/oca-device.new"
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise ExtentDamaged(f"{path}: is gone") from error
+            os.write(fd, json.dumps({"id": identity, "format": 1}).encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(fresh, path)  # noqa: PTH104
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
-    def _create(self, path: str) -> int:
-        folder = os.path.dirname(path)  # noqa: PTH120
-        if not os.path.isdir(folder):  # noqa: PTH112
-            self._make_folders(folder)
+    def _at(self, name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, 0o640, dir_fd=self._root)
+
+    def _open_held(self, name: str) -> int:
+        try:
+            return self._at(name, os.O_WRONLY)
+        except FileNotFoundError as error:
+            raise ExtentDamaged(Fault.MISSING, f"{self.path}/{name}: is gone") from error
+
+    def _create(self, name: str) -> int:
         # Never in the place of another: a thread that hung on the disk for long must not replace what was kept since.
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            return self._at(name, flags)
+        except FileNotFoundError:
+            self._make_folders(os.path.dirname(name))  # noqa: PTH120
+            return self._at(name, flags)
 
     def _make_folders(self, folder: str) -> None:
-        parent = os.path.dirname(folder)  # noqa: PTH120
-        for level in (parent, folder):
+        for level in (os.path.dirname(folder), folder):  # noqa: PTH120
             try:
-                os.mkdir(level, 0o750)  # noqa: PTH102
+                os.mkdir(level, 0o750, dir_fd=self._root)
             except FileExistsError:
                 continue
-            _sync_folder(os.path.dirname(level))  # noqa: PTH120
+            self._sync_folder(os.path.dirname(level))  # noqa: PTH120
+
+    def _sync_folder(self, name: str) -> None:
+        fd = self._at(name, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _name(key: ExtentKey) -> str:
+    return f"{_EXTENTS}/{file_name(key)}"
+
+
+def _write_all(fd: int, content: memoryview, offset: int) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(fd, content[written:], offset + written)
+
+
+def _set_label(fd: int, label: bytes) -> None:
+    """An extent without one is served like any other; only `oca index rebuild` can't know it."""
+    if len(label) > _LABEL_BYTES:
+        return
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        os.setxattr(fd, LABEL, label)
+    except OSError as error:
+        # A file system without them, or (ext4: one page in all) without room for one as long as this.
+        if error.errno not in _LABEL_REFUSED:
+            raise
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _fault(what: str, error: OSError) -> StoreError:
+    fault = fault_of(error.errno or 0)
+    message = f"{what}: {error.strerror}"
+    return StoreError(message) if fault is None else DeviceFault(fault, message)

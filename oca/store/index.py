@@ -6,6 +6,7 @@
 | extents | extent key (28 bytes) | ExtentRecord |
 | paths | path, cut to 400 bytes, and object key | nothing: for purging a prefix |
 | devices | number (2 bytes) | DeviceRecord |
+| notes | name | where the scrubber stands, and the like |
 
 A commit is synced to disk before it is answered. What it says is therefore true after any kind of death: a block's
 bytes are durable before its bit is put in here, and a file is removed only after its record is gone.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _MAP_BYTES: Final = 64 * 1024**3
 """Address space, not disk or memory: the most the index may grow to. 10 M records take about 3 GiB."""
 _TABLES: Final = 8
+_MOST_DEVICES: Final = 4096
 _READERS: Final = 1024
 _PATH_BYTES: Final = 400
 """LMDB keys end at 511 bytes."""
@@ -74,6 +76,37 @@ class AddBlock(msgspec.Struct, frozen=True):
     block: int
     crc: int
     used_bytes: int
+    group: int = 0
+    pledged_until: float = 0.0
+
+
+class MoveExtent(msgspec.Struct, frozen=True):
+    """A whole copy of an extent is durable on `device`: it is read from there now. The old place stays as the copy
+    below if `keeps_below`, else it is given up. Nothing happens if the extent is not what was copied (`copied`).
+    """
+
+    key: ExtentKey
+    copied: ExtentRecord
+    device: int
+    keeps_below: bool
+
+
+class DropCopy(msgspec.Struct, frozen=True):
+    """What lies of an extent on `device` is gone. If there is a copy elsewhere, it is read from there; else the extent
+    goes. With `slot`, only if it still has that slot.
+    """
+
+    key: ExtentKey
+    device: int
+    slot: int | None = None
+
+
+class Pledge(msgspec.Struct, frozen=True):
+    """Extents of an object are not evicted before `until`; 0 takes a pledge back."""
+
+    key: ObjectKey
+    generation: int
+    until: float
 
 
 class DropExtent(msgspec.Struct, frozen=True):
@@ -85,9 +118,9 @@ class DropExtent(msgspec.Struct, frozen=True):
     slot: int | None = None
 
 
-Change = PutObject | DropObject | AddBlock | DropExtent
+Change = PutObject | DropObject | AddBlock | MoveExtent | DropCopy | Pledge | DropExtent
 Dropped = list[tuple[ExtentKey, ExtentRecord]]
-"""Extents that a commit took out of the index: their files may go now."""
+"""What a commit took out of the index, an extent or one of its copies: the files on `device` (and `below`) may go."""
 
 
 def _open(folder: str, *, readonly: bool) -> lmdb.Environment:
@@ -144,6 +177,7 @@ class Index:
         self._extents = self._env.open_db(b"extents")
         self._paths = self._env.open_db(b"paths")
         self._devices = self._env.open_db(b"devices")
+        self._notes = self._env.open_db(b"notes")
         meta = self._env.open_db(b"meta")
         with self._env.begin(write=True) as txn:
             found = txn.get(_FORMAT_KEY, db=meta)
@@ -218,39 +252,49 @@ class Index:
     def scan_extents(self, batch: int) -> Iterator[list[tuple[ExtentKey, ExtentRecord]]]:
         """All extents in batches. Between batches no transaction is held, so the file does not grow meanwhile."""
         after = b""
-        while True:
-            found: list[tuple[ExtentKey, ExtentRecord]] = []
-            with self._env.begin() as txn, txn.cursor(db=self._extents) as cursor:
-                more = cursor.set_range(after) if after else cursor.first()
-                while more and len(found) < batch:
-                    found.append((cursor.key(), decode_extent(cursor.value())))
-                    more = cursor.next()
-            if not found:
-                return
+        while found := self.scan_from(after, batch):
             yield found
-            after = found[-1][0] + b"\0"
+            after = found[-1][0]
 
-    def register_device(self, record: DeviceRecord) -> int:
-        """The number of a device in this index, found by its own id or newly given."""
+    def devices(self) -> dict[int, DeviceRecord]:
+        """All devices that were ever seen and not removed, by their numbers."""
+        with self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
+            return {_NUMBER.unpack(key)[0]: decode_device(packed) for key, packed in cursor}
+
+    def new_device_number(self) -> int:
+        known = self.devices()
+        return next(number for number in range(_MOST_DEVICES) if number not in known)
+
+    def put_device(self, number: int, record: DeviceRecord) -> None:
         with self._env.begin(write=True) as txn:
-            number = 0
-            with txn.cursor(db=self._devices) as cursor:
-                for key, packed in cursor:
-                    number = _NUMBER.unpack(key)[0]
-                    if decode_device(packed).id == record.id:
-                        break
-                    number += 1
             txn.put(_NUMBER.pack(number), encode(record), db=self._devices)
-            return number
 
-    def retire_devices(self, in_use: Collection[int]) -> None:
-        """Devices that are not in use have no path: nothing is served from there."""
+    def drop_device(self, number: int) -> None:
+        """Its number may be given to another: no extent may name it any more."""
         with self._env.begin(write=True) as txn:
-            with txn.cursor(db=self._devices) as cursor:
-                known = [(_NUMBER.unpack(key)[0], decode_device(packed)) for key, packed in cursor]
-            for number, record in known:
-                if number not in in_use and record.path:
-                    txn.put(_NUMBER.pack(number), encode(DeviceRecord(record.id, "", record.tier)), db=self._devices)
+            txn.delete(_NUMBER.pack(number), db=self._devices)
+
+    def note(self, name: str) -> bytes | None:
+        """What was noted under a name: where the scrubber stands, and the like."""
+        with self._env.begin() as txn:
+            return txn.get(name.encode(), db=self._notes)
+
+    async def put_note(self, name: str, value: bytes) -> None:
+        def put() -> None:
+            with self._env.begin(write=True) as txn:
+                txn.put(name.encode(), value, db=self._notes)
+
+        await self.in_thread(put)
+
+    def scan_from(self, after: ExtentKey, limit: int) -> list[tuple[ExtentKey, ExtentRecord]]:
+        """The next extents behind a key, in the order of keys."""
+        found: list[tuple[ExtentKey, ExtentRecord]] = []
+        with self._env.begin() as txn, txn.cursor(db=self._extents) as cursor:
+            more = cursor.set_range(after + b"\0") if after else cursor.first()
+            while more and len(found) < limit:
+                found.append((cursor.key(), decode_extent(cursor.value())))
+                more = cursor.next()
+        return found
 
     def clear_dead_readers(self) -> int:
         """Free the reader slots of killed workers: while one is held, pages it saw can't be used again."""
@@ -289,15 +333,18 @@ class Index:
                     txn.put(_path_key(record.path, key), b"", db=self._paths)
                 case AddBlock():
                     self._add_block(txn, change, dropped)
+                case MoveExtent():
+                    self._move_extent(txn, change, dropped)
+                case DropCopy():
+                    self._drop_copy(txn, change, dropped)
+                case Pledge(key, generation, until):
+                    self._pledge(txn, key + generation.to_bytes(8, "big"), until)
                 case DropExtent(key, slot):
                     packed = txn.get(key, db=self._extents)
                     if packed is not None:
                         extent = decode_extent(packed)
                         if slot is None or extent.slot == slot:
-                            txn.delete(key, db=self._extents)
-                            dropped.append((key, extent))
-                            if next(_starting(txn, self._extents, key[:16]), None) is None:
-                                self._drop_object(txn, key[:16], None, dropped)
+                            self._drop_extent(txn, key, extent, dropped)
                 case DropObject(key, unless):
                     self._drop_object(txn, key, unless, dropped)
         return dropped
@@ -309,8 +356,67 @@ class Index:
             dropped.append((change.key, extent))
             extent = None
         if extent is None:
-            extent = ExtentRecord(change.device, change.slot, 0, b"", 0)
+            extent = ExtentRecord(
+                change.device, change.slot, 0, b"", 0, change.group, pledged_until=change.pledged_until
+            )
+        if extent.below is not None:
+            # The copy lacks this block, and a copy is whole or none.
+            dropped.append((change.key, msgspec.structs.replace(extent, device=extent.below, below=None)))
         txn.put(change.key, encode(with_block(extent, change.block, change.crc, change.used_bytes)), db=self._extents)
+
+    def _pledge(self, txn: Txn, prefix: bytes, until: float) -> None:
+        for key, packed in list(_starting(txn, self._extents, prefix)):
+            extent = msgspec.structs.replace(decode_extent(packed), pledged_until=until)
+            txn.put(key, encode(extent), db=self._extents)
+
+    def _move_extent(self, txn: Txn, change: MoveExtent, dropped: Dropped) -> None:
+        packed = txn.get(change.key, db=self._extents)
+        extent = None if packed is None else decode_extent(packed)
+        copied = change.copied
+        if extent is None or (extent.device, extent.slot, extent.present) != (
+            copied.device,
+            copied.slot,
+            copied.present,
+        ):
+            return
+        if extent.sums != copied.sums:
+            return
+        below = extent.below
+        if change.keeps_below:
+            if below is not None:
+                dropped.append((change.key, msgspec.structs.replace(extent, device=below, below=None)))
+            below = extent.device
+        else:
+            dropped.append((change.key, msgspec.structs.replace(extent, below=None)))
+            if below == change.device:
+                below = None
+        moved = msgspec.structs.replace(extent, device=change.device, below=below)
+        txn.put(change.key, encode(moved), db=self._extents)
+
+    def _drop_copy(self, txn: Txn, change: DropCopy, dropped: Dropped) -> None:
+        packed = txn.get(change.key, db=self._extents)
+        if packed is None:
+            return
+        extent = decode_extent(packed)
+        if change.slot is not None and extent.slot != change.slot:
+            return
+        if extent.below == change.device:
+            remaining = msgspec.structs.replace(extent, below=None)
+        elif extent.device != change.device:
+            return
+        elif extent.below is not None:
+            remaining = msgspec.structs.replace(extent, device=extent.below, below=None)
+        else:
+            self._drop_extent(txn, change.key, extent, dropped)
+            return
+        dropped.append((change.key, msgspec.structs.replace(extent, device=change.device, below=None)))
+        txn.put(change.key, encode(remaining), db=self._extents)
+
+    def _drop_extent(self, txn: Txn, key: ExtentKey, extent: ExtentRecord, dropped: Dropped) -> None:
+        txn.delete(key, db=self._extents)
+        dropped.append((key, extent))
+        if next(_starting(txn, self._extents, key[:16]), None) is None:
+            self._drop_object(txn, key[:16], None, dropped)
 
     def _drop_object(self, txn: Txn, key: ObjectKey, unless: int | None, dropped: Dropped) -> None:
         spared = None if unless is None else key + unless.to_bytes(8, "big")

@@ -3,6 +3,7 @@
 The order of steps is the whole point:
 
 - keep: victims leave the index and then the disk, room is reserved, bytes are written and synced, then the bit is set;
+- move: the copy is written, compared and synced, then the record says where it is, then the old place is freed;
 - drop: the record leaves the index, stamps are raised, then the file goes.
 
 So nothing is marked present that is not durable, the files never outgrow the capacity, and a place is never reused
@@ -14,56 +15,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Final
 
 import msgspec
 
-from oca.cache.eviction import Eviction
-from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES, ExtentKey, ObjectKey, extent_key
+from oca.cache.health import Fault, Signal, Standing, signal_of
+from oca.cache.keys import (
+    BLOCK_BYTES,
+    EXTENT_BLOCKS,
+    EXTENT_BYTES,
+    ExtentKey,
+    ObjectKey,
+    extent_key,
+    extent_name,
+    group_of,
+)
 from oca.cache.placement import ranked_devices
-from oca.cache.records import DeviceRecord, ExtentRecord, ObjectRecord, on_disk
+from oca.cache.policy import AdmitReason, Level, Policy
+from oca.cache.records import (
+    ExtentRecord,
+    Label,
+    ObjectRecord,
+    encode,
+    on_disk,
+    with_block,
+)
 from oca.cache.slots import Slots
-from oca.errors import DeviceFull, ExtentDamaged, IndexUnusable, StoreError
-from oca.settings import Device as DeviceSettings
-from oca.settings import Tier
+from oca.errors import DeviceFault, DeviceFull, ExtentDamaged, IndexUnusable, StoreError
 from oca.store.board import Board
-from oca.store.device import DeviceFolder
-from oca.store.index import AddBlock, Change, DropExtent, DropObject, Dropped, Index, PutObject
+from oca.store.index import AddBlock, Change, DropCopy, DropExtent, DropObject, Dropped, Index, Pledge, PutObject
+from oca.store.shelf import MEMORY, REMOVE, Shelf
 
 log = logging.getLogger(__name__)
 
-_THREADS: Final = {Tier.NVME: 8, Tier.SSD: 4, Tier.HDD: 2}
-_REST_AFTER_ERROR: Final = 30.0
-"""Seconds without writes to a device that failed one. Reading from it goes on."""
 _LOAD_BATCH: Final = 2000
-_GHOST_SHARE: Final = 64 * 1024 * 1024
-_DEADLINE: Final = 60.0
-"""Seconds that a device may take for one write or removal."""
-
-
-class Shelf:
-    """One device at work."""
-
-    def __init__(self, number: int, settings: DeviceSettings, folder: DeviceFolder, identity: str) -> None:
-        self.number = number
-        self.identity = identity
-        self.settings = settings
-        self.folder = folder
-        self.eviction = Eviction(settings.capacity, ghosts=max(1024, settings.capacity // _GHOST_SHARE))
-        self.threads = ThreadPoolExecutor(_THREADS[settings.tier], thread_name_prefix=f"device-{number}")
-        self.room = asyncio.Lock()
-        """Held while room is made, so that nobody takes it before the victims' files are gone."""
-        self.rests_until = 0.0
-        self.errors = 0
-
-
-class LeftOut(msgspec.Struct, frozen=True):
-    """A device of the settings that can't be used, and why."""
-
-    settings: DeviceSettings
-    reason: str
+_FORGET_BATCH: Final = 500
+_WHEREABOUTS: Final = 5.0
+"""Seconds for a look whether a device is still where it was."""
 
 
 class Keeping(msgspec.Struct, frozen=True):
@@ -75,9 +65,7 @@ class Keeping(msgspec.Struct, frozen=True):
     content: memoryview
     is_wanted: Callable[[], bool]
     """False once the object was purged: asked after the write, before the commit."""
-
-
-T = TypeVar("T")
+    pledged_until: float = 0.0
 
 
 class Shelves:
@@ -85,75 +73,83 @@ class Shelves:
         self._index = index
         self._board = board
         self._clock = clock
-        self._slots = Slots()
+        self.slots = Slots()
+        self.policy = Policy()
+        self.admissions: Counter[AdmitReason] = Counter()
         self._shelves: dict[int, Shelf] = {}
         self._pinned: set[int] = set()
-        """Slots that are being written to: they can't be evicted."""
+        """Slots that are being written to or moved: they can't be evicted."""
         self._busy: dict[ExtentKey, asyncio.Future[None]] = {}
         """Extents whose file is being written or removed."""
         self._left_behind: dict[ExtentKey, set[Shelf]] = {}
         """Busy extents that were dropped meanwhile: who is busy with one removes its file in the end."""
         self._loaded = asyncio.Event()
-        self.left_out: list[LeftOut] = []
 
     @property
     def shelves(self) -> list[Shelf]:
+        """All devices that are known, also those that can't be used now."""
         return list(self._shelves.values())
 
     @property
     def is_loaded(self) -> bool:
         return self._loaded.is_set()
 
-    def is_up(self, shelf: Shelf) -> bool:
-        """Whether blocks are written there now."""
-        return self._clock() >= shelf.rests_until
+    def shelf(self, number: int) -> Shelf | None:
+        return self._shelves.get(number)
 
     def is_present(self, key: ExtentKey, place: int) -> bool:
-        """Whether the extent's block `place` lies on a device that is in use."""
+        """Whether the extent's block `place` lies on a device that is read from."""
         extent = self._index.extent(key)
-        return extent is not None and bool(extent.present >> place & 1) and extent.device in self._shelves
+        if extent is None or not extent.present >> place & 1:
+            return False
+        shelf = self._shelves.get(extent.device)
+        return shelf is not None and shelf.can_read
 
     def can_keep(self) -> bool:
-        return any(self.is_up(shelf) for shelf in self._shelves.values())
+        return any(shelf.can_write for shelf in self._shelves.values())
 
-    async def add_all(self, devices: Iterable[DeviceSettings]) -> None:
-        """Bring all devices into service that can be used. A broken one is named, and the others serve."""
-        for device in devices:
-            try:
-                await self.add(device)
-            except StoreError as error:
-                log.error("device %s is left out: %s", device.path, error)
-                self.left_out.append(LeftOut(device, str(error)))
-        self._index.retire_devices(self._shelves.keys())
-        self._board.raise_devices_version()
+    def put_in(self, shelf: Shelf) -> None:
+        """From now on this device counts. Its record is in the index already."""
+        self._shelves[shelf.number] = shelf
+        is_flash = shelf.level in (Level.NVME, Level.SSD)
+        self.policy.add_shelf(
+            shelf.number, shelf.level, shelf.capacity, shelf.dwpd * shelf.capacity if is_flash else None
+        )
+        self.noted(shelf)
 
-    async def add(self, settings: DeviceSettings) -> None:
-        """Bring a device into service. Raises `StoreError` if its folder can't be used."""
-        folder = DeviceFolder(settings.path)
-        identity = await asyncio.to_thread(folder.identify)
-        if any(shelf.identity == identity for shelf in self._shelves.values()):
-            raise StoreError(f"{settings.path}: is the same device ({identity}) as another one in the settings")
-        number = self._index.register_device(DeviceRecord(identity, settings.path, settings.tier))
-        self._shelves[number] = Shelf(number, settings, folder, identity)
+    def take_out(self, shelf: Shelf) -> None:
+        """An empty device goes."""
+        del self._shelves[shelf.number]
+        self.policy.remove_shelf(shelf.number)
+        shelf.close()
+
+    def noted(self, shelf: Shelf) -> None:
+        """Something changed about a device: tell index, workers and policy."""
+        self._index.put_device(shelf.number, shelf.record())
         self._board.raise_devices_version()
+        self.policy.open_shelf(shelf.number, shelf.can_write)
 
     async def load(self) -> None:
         """Learn from the index what lies where. Serving goes on meanwhile; nothing new is kept until it is done."""
         doubtful: list[Change] = []
+        in_memory = await self._in_memory()
+        now = self._clock()
         for batch in self._index.scan_extents(_LOAD_BATCH):
             for key, extent in batch:
-                shelf = self._shelves.get(extent.device)
-                if shelf is None:
-                    continue
-                if self._slots.restore(extent.slot, key, extent.device):
-                    shelf.eviction.admit(extent.slot, _name(key), extent.used_bytes)
+                if self._shelves.get(extent.device) is None or (
+                    extent.device in in_memory and key not in in_memory[extent.device]
+                ):
+                    doubtful.append(DropCopy(key, extent.device, extent.slot))
+                elif self.slots.restore(extent.slot, key):
+                    self._place(extent.slot, key, extent, now)
                 else:
+                    log.warning("extent %s shares slot %d with another and is given up", key.hex(), extent.slot)
                     doubtful.append(DropExtent(key))
             await asyncio.sleep(0)
-        self._slots.settle()
+        self.slots.settle()
         if doubtful:
-            log.warning("%d extents share a slot and are given up", len(doubtful))
-            await self._forget_dropped(await self._index.apply(*doubtful))
+            log.info("%d extents lie on no device that is known and are given up", len(doubtful))
+            await self._forget_all(doubtful)
         self._loaded.set()
         for shelf in self._shelves.values():
             # A device whose capacity was lowered in the settings is brought below it before anything else.
@@ -161,36 +157,60 @@ class Shelves:
                 async with shelf.room:
                     await self._make_room(shelf, 0)
 
-    async def sweep(self) -> int:
+    async def loaded(self) -> None:
+        await self._loaded.wait()
+
+    async def _in_memory(self) -> dict[int, set[ExtentKey]]:
+        """What survived on the tmpfs: nothing, if the box was started anew."""
+        found: dict[int, set[ExtentKey]] = {}
+        for shelf in self.shelves:
+            if shelf.tier == MEMORY:
+                with contextlib.suppress(StoreError):
+                    found[shelf.number] = await shelf.do(lambda shelf=shelf: set(shelf.folder.extents()))  # type: ignore[misc]
+        return found
+
+    def _place(self, slot: int, key: ExtentKey, extent: ExtentRecord, now: float) -> None:
+        """Tell the policy of an extent that lies there already."""
+        name = extent_name(key)
+        if extent.below is not None and extent.below in self._shelves:
+            self.policy.place(slot, name, extent.group, extent.below, extent.used_bytes, now)
+            self.policy.move(slot, extent.device, now, keeps_below=True)
+        else:
+            self.policy.place(slot, name, extent.group, extent.device, extent.used_bytes, now)
+        if extent.pledged_until > now:
+            self.policy.pledge(slot, extent.pledged_until)
+
+    async def sweep(self, shelf: Shelf) -> int:
         """Remove files that the index does not know: what a killed appliance was just writing. Returns how many."""
         await self._loaded.wait()
         removed = 0
-        for shelf in self.shelves:
-            try:
-                # A large disk takes its time to list, and nobody waits for it.
-                listing = asyncio.get_running_loop().run_in_executor(shelf.threads, _listed, shelf.folder)
-                keys = await listing
-                for number, key in enumerate(keys):
-                    if number % 100 == 99:
-                        await asyncio.sleep(0)
-                    extent = self._index.extent(key)
-                    known = extent is not None and extent.device == shelf.number
-                    if not known and key not in self._busy:
-                        async with self._alone(key):
+        try:
+            # A large disk takes its time to list, and nobody waits for it.
+            keys = await shelf.do(lambda: list(shelf.folder.extents()), deadline=3600.0)
+            for number, key in enumerate(keys):
+                if number % 100 == 99:
+                    await asyncio.sleep(0)
+                if not self._lies_on(shelf, key) and key not in self._busy:
+                    async with self._alone(key):
+                        if not self._lies_on(shelf, key):
                             await self._unlink(shelf, key)
-                        removed += 1
-            except StoreError as error:
-                self._failed(shelf, error)
+                    removed += 1
+        except StoreError as error:
+            self.failed(shelf, error)
         return removed
 
+    def _lies_on(self, shelf: Shelf, key: ExtentKey) -> bool:
+        extent = self._index.extent(key)
+        return extent is not None and shelf.number in (extent.device, extent.below)
+
     async def keep(self, block: Keeping) -> bool:
-        """Put a block on a device and into the index. False if it could not be kept; the reason is logged."""
+        """Put a block on a device and into the index. False if it is not kept; the reason is counted or logged."""
         if not self._loaded.is_set():
             return False
         number, place = divmod(block.block, EXTENT_BLOCKS)
         key = extent_key(block.key, block.record.generation, number)
         async with self._alone(key):
-            for shelf in self._candidates(key):
+            for shelf in self._candidates(key, block):
                 if await self._keep_on(shelf, key, place, block):
                     return True
         return False
@@ -210,24 +230,99 @@ class Shelves:
             self._board.raise_stamp(key)
         await self._forget_dropped(dropped)
 
-    async def lose(self, key: ExtentKey, slot: int, reason: str) -> None:
-        """An extent's file is not what the index says: forget it, so that it is fetched anew."""
-        log.warning("extent %s is lost: %s", key.hex(), reason)
-        async with self._alone(key):
-            dropped = await self._index.apply(DropExtent(key, slot))
-            self._board.raise_stamp(key)
-            await self._forget_dropped(dropped, alone_with=key)
+    async def lose(self, key: ExtentKey, slot: int, reason: str, device: int, fault: Fault) -> None:
+        """An extent's file on a device is not what the index says: forget it there, so that it is read from its copy
+        or fetched anew. If it is the device that is gone, the index goes on knowing what lies on it.
+        """
+        shelf = self._shelves.get(device)
+        if shelf is not None and shelf.can_read:
+            async with self._alone(key):
+                await self.lose_alone(key, slot, reason, shelf, fault)
+
+    async def lose_alone(self, key: ExtentKey, slot: int, reason: str, shelf: Shelf, fault: Fault) -> None:
+        """As `lose`, for who is alone with the extent already."""
+        log.warning("extent %s is lost on %s: %s", key.hex(), shelf.path, reason)
+        if fault in (Fault.MISSING, Fault.SHORT) and not await self.is_in_place(shelf):
+            return
+        shelf.errors[fault] += 1
+        signal = signal_of(fault)
+        if signal is not None:
+            self.signal(shelf, signal, reason)
+        dropped = await self._index.apply(DropCopy(key, shelf.number, slot))
+        self._board.raise_stamp(key)
+        await self._forget_dropped(dropped, alone_with=key)
+
+    async def pledge(self, key: ObjectKey, generation: int, until: float) -> None:
+        """What is held of an object is not evicted before `until`."""
+        await self._index.apply(Pledge(key, generation, until))
+        for _, extent in self._index.extents_of(key, generation):
+            self.policy.pledge(extent.slot, until)
 
     def touch(self, slots: Iterable[int]) -> None:
+        now = self._clock()
         for slot in slots:
-            if self._slots.key_of(slot) is not None:
-                shelf = self._shelves.get(self._slots.device_of(slot))
-                if shelf is not None:
-                    shelf.eviction.touch(slot)
+            self.policy.touch(slot, now)
 
     def close(self) -> None:
         for shelf in self._shelves.values():
-            shelf.threads.shutdown(wait=False, cancel_futures=True)
+            shelf.close()
+
+    # --- Health -------------------------------------------------------------------------------------------------------
+
+    def signal(self, shelf: Shelf, signal: Signal, detail: str = "", count: int = 1) -> None:
+        """Something was heard of a device. What it changes is logged, persisted and acted upon."""
+        change = shelf.health.signal(self._clock(), signal, count)
+        if detail:
+            shelf.detail = detail
+        if change is None:
+            return
+        if change.after is Standing.ONLINE:
+            log.warning("device %s (%s) is online again", shelf.path, shelf.identity)
+        else:
+            log.error(
+                "device %s (%s) is %s: %s: %s", shelf.path, shelf.identity, change.after, change.reason, shelf.detail
+            )
+        self.noted(shelf)
+
+    def failed(self, shelf: Shelf, error: StoreError) -> None:
+        """A write to a device, or a removal, failed."""
+        log.warning("device %s: %s", shelf.path, error)
+        if not isinstance(error, DeviceFault):
+            return  # Our own shortage, of descriptors or memory.
+        fault = Fault(error.fault)
+        shelf.errors[fault] += 1
+        signal = {Fault.IO: Signal.WRITE_ERROR, Fault.MISSING: Signal.VANISHED}.get(fault) or signal_of(fault)
+        self.signal(shelf, signal or Signal.WRITE_ERROR, str(error))
+
+    async def is_in_place(self, shelf: Shelf) -> bool:
+        """Whether the device is still mounted where it was. What is wrong is signalled."""
+        try:
+            fault = await shelf.watcher.do(lambda: shelf.folder.whereabouts(shelf.identity), _WHEREABOUTS)
+        except DeviceFault as error:
+            shelf.errors[Fault(error.fault)] += 1
+            self.signal(shelf, signal_of(Fault(error.fault)) or Signal.UNUSABLE, str(error))
+            return False
+        if fault is None:
+            return True
+        shelf.errors[fault] += 1
+        sentence = {
+            Fault.VANISHED: "nothing is mounted there, or the folder is empty",
+            Fault.WRONG_DISK: "another device is mounted there",
+        }.get(fault, "")
+        self.signal(shelf, signal_of(fault) or Signal.UNUSABLE, f"{shelf.path}: {sentence}")
+        return False
+
+    # --- One extent at a time -----------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def alone(self, key: ExtentKey, slot: int) -> AsyncIterator[None]:
+        """Nobody else writes, moves, evicts or removes this extent meanwhile."""
+        async with self._alone(key):
+            self._pinned.add(slot)
+            try:
+                yield
+            finally:
+                self._pinned.discard(slot)
 
     @contextlib.asynccontextmanager
     async def _alone(self, key: ExtentKey) -> AsyncIterator[None]:
@@ -245,53 +340,75 @@ class Shelves:
             del self._busy[key]
             done.set_result(None)
 
-    def _candidates(self, key: ExtentKey) -> list[Shelf]:
-        """Where to try, in order: where the extent lies already, else by rendezvous over all that are up."""
+    def _candidates(self, key: ExtentKey, block: Keeping) -> list[Shelf]:
+        """Where to try, in order: where the extent lies already, else where the policy admits it, by rendezvous."""
         extent = self._index.extent(key)
         home = None if extent is None else self._shelves.get(extent.device)
-        if home is not None and self.is_up(home):
-            return [home]
-        up = {n: float(s.settings.capacity) for n, s in self._shelves.items() if self.is_up(s)}
-        return [self._shelves[number] for number in ranked_devices(key, up)[:2]]
+        if home is not None and home.can_read:
+            # Of a device that is read but not written nothing is given up for one block more.
+            return [home] if home.can_write else []
+        start = block.block // EXTENT_BLOCKS * EXTENT_BYTES
+        expected = min(EXTENT_BYTES, on_disk(block.record.size - start))
+        group = group_of(block.record.path, block.record.size)
+        admission = self.policy.admit(extent_name(key), group, expected, self._clock())
+        self.admissions[admission.reason] += 1
+        if admission.level is None:
+            return []
+        return self.ranked(key, admission.level)[:2]
+
+    def ranked(self, key: ExtentKey, level: Level) -> list[Shelf]:
+        """Devices of a tier that are written to, by weighted rendezvous."""
+        weights = {n: float(s.capacity) for n, s in self._shelves.items() if s.level is level and s.can_write}
+        return [self._shelves[number] for number in ranked_devices(key, weights)]
 
     async def _keep_on(self, shelf: Shelf, key: ExtentKey, place: int, block: Keeping) -> bool:
         extent = self._held_on(shelf, key)
-        slot = self._slots.take(key, shelf.number) if extent is None else extent.slot
+        slot = self.slots.take(key) if extent is None else extent.slot
         size = on_disk(len(block.content))
+        group = group_of(block.record.path, block.record.size)
         self._pinned.add(slot)
         try:
             async with shelf.room:
-                if not self.is_up(shelf):
+                if not shelf.can_write:
                     return False  # It failed while we stood in line.
                 await self._make_room(shelf, size)
-                shelf.eviction.admit(slot, _name(key), size)
+                self.policy.place(slot, extent_name(key), group, shelf.number, size, self._clock())
                 # Looked at again: while we stood in line it may have gone to make room for another.
-                holds = _held_bytes(self._held_on(shelf, key), key, block.record.size)
+                extent = self._held_on(shelf, key)
+                holds = _held_bytes(extent, key, block.record.size)
             if not holds:
                 # What a killed appliance was just writing, or what was just evicted.
-                await self._on(shelf, lambda: shelf.folder.remove(key))
+                await shelf.do(lambda: shelf.folder.remove(key))
+            growing = extent or ExtentRecord(shelf.number, slot, 0, b"", 0, group, pledged_until=block.pledged_until)
+
+            def label(crc: int) -> bytes:
+                return encode(Label(block.record, with_block(growing, place, crc, size)))
+
             offset = place * BLOCK_BYTES
-            crc = await self._on(shelf, lambda: shelf.folder.write_block(key, offset, block.content, holds))
+            crc = await shelf.do(lambda: shelf.folder.write_block(key, offset, block.content, holds, label))
             if not block.is_wanted():
                 return False
             dropped = await self._index.apply(
-                PutObject(block.key, block.record), AddBlock(key, shelf.number, slot, place, crc, size)
+                PutObject(block.key, block.record),
+                AddBlock(key, shelf.number, slot, place, crc, size, group, block.pledged_until),
             )
             self._board.raise_stamp(block.key)
+            if block.pledged_until:
+                self.policy.pledge(slot, block.pledged_until)
+            self.signal(shelf, Signal.GOOD)
             await self._forget_dropped(dropped, alone_with=key)
         except DeviceFull as error:
             log.info("%s", error)
             return False
         except ExtentDamaged as error:
-            log.error("extent %s is given up: %s", key.hex(), error)
             with contextlib.suppress(IndexUnusable):
-                await self._forget_dropped(await self._index.apply(DropExtent(key, slot)), alone_with=key)
+                await self.lose_alone(key, slot, str(error), shelf, Fault(error.fault))
             return False
         except IndexUnusable as error:
             log.error("%s", error)
             return False
         except StoreError as error:
-            self._failed(shelf, error)
+            self.failed(shelf, error)
             return False
         finally:
             self._pinned.discard(slot)
@@ -299,58 +416,98 @@ class Shelves:
         return True
 
     def _held_on(self, shelf: Shelf, key: ExtentKey) -> ExtentRecord | None:
-        """What the index says of an extent that lies on this shelf; None if it does not."""
+        """What the index says of an extent that is read from this shelf; None if it is not."""
         extent = self._index.extent(key)
-        if extent is None or extent.device != shelf.number or self._slots.key_of(extent.slot) != key:
+        if extent is None or extent.device != shelf.number or self.slots.key_of(extent.slot) != key:
             return None
         return extent
 
     async def _settle(self, shelf: Shelf, key: ExtentKey, slot: int) -> None:
         """After a write, whatever became of it: what is reserved, and what lies on the disk, is what the index says."""
         extent = self._index.extent(key)
-        if extent is not None and extent.device == shelf.number and extent.slot == slot:
-            shelf.eviction.resize(slot, extent.used_bytes)
+        if extent is not None and extent.slot == slot:
+            self._agree(slot, extent)
+            if shelf.number not in (extent.device, extent.below):
+                await self._unlink(shelf, key)
             return
-        shelf.eviction.forget(slot)
-        if self._slots.key_of(slot) == key:
-            self._slots.give_back(slot)
+        self.policy.forget(slot)
+        if self.slots.key_of(slot) == key:
+            self.slots.give_back(slot)
         await self._unlink(shelf, key)
 
+    def _agree(self, slot: int, extent: ExtentRecord) -> None:
+        """Make the policy believe what the index says of an extent that is there."""
+        if self.policy.shelf_of(slot) != extent.device:
+            self.policy.move(slot, extent.device, self._clock(), keeps_below=extent.below is not None)
+        if extent.below is None and self.policy.below_of(slot) is not None:
+            self.policy.drop_below(slot)
+        self.policy.resize(slot, extent.used_bytes)
+
+    # --- Room ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def room_for(self, shelf: Shelf, size: int) -> AsyncIterator[None]:
+        """Room for something that is moving there is kept free. Raises `DeviceFull`."""
+        async with shelf.room:
+            await self._make_room(shelf, size)
+            shelf.reserved_bytes += size
+        try:
+            yield
+        finally:
+            shelf.reserved_bytes -= size
+
     async def _make_room(self, shelf: Shelf, size: int) -> None:
-        victims = [(slot, self._slots.key_of(slot)) for slot in shelf.eviction.victims(size, self._pinned)]
-        changes = [DropExtent(key, slot) for slot, key in victims if key is not None]
+        needed = size + shelf.reserved_bytes
+        changes: list[Change] = []
+        victims: list[tuple[int, ExtentKey]] = []
+        for slot in self.policy.victims(shelf.number, needed, self._pinned, self._clock()):
+            key = self.slots.key_of(slot)
+            if key is not None:
+                victims.append((slot, key))
+                changes.append(DropCopy(key, shelf.number, slot))
         if changes:
             try:
                 dropped = await self._index.apply(*changes)
             except StoreError:
                 # They are where they were, and go on taking their room.
                 for slot, key in victims:
-                    extent = None if key is None else self._held_on(shelf, key)
-                    if key is not None and extent is not None:
-                        shelf.eviction.admit(slot, _name(key), extent.used_bytes)
+                    extent = self._held_on(shelf, key)
+                    if extent is None:
+                        continue
+                    if self.policy.shelf_of(slot) is None:
+                        self._place(slot, key, extent, self._clock())
+                    else:
+                        self._agree(slot, extent)
                 raise
             for key, extent in dropped:
-                if extent.slot in self._pinned and self._slots.key_of(extent.slot) == key:
+                if extent.slot in self._pinned and self.slots.key_of(extent.slot) == key:
                     # Somebody came to write to it during the commit, and stands in line for the room that we hold.
                     await self._unlink(shelf, key)
             await self._forget_dropped(dropped)
-        if shelf.eviction.free_bytes < size:
-            raise DeviceFull(f"{shelf.settings.path}: no room for {size} bytes can be made")
+        if self.policy.free_bytes(shelf.number) < needed:
+            raise DeviceFull(f"{shelf.path}: no room for {size} bytes can be made")
+
+    async def _forget_all(self, changes: list[Change]) -> None:
+        for first in range(0, len(changes), _FORGET_BATCH):
+            await self._forget_dropped(await self._index.apply(*changes[first : first + _FORGET_BATCH]))
 
     async def _forget_dropped(self, dropped: Dropped, alone_with: ExtentKey = b"") -> None:
         """After the commit: tell the workers, give back slots and remove files."""
         leaving: list[tuple[Shelf, ExtentKey]] = []
         for key, extent in dropped:
             self._board.raise_stamp(key)
-            shelf = self._shelves.get(extent.device)
-            if shelf is None:
-                continue
-            if self._slots.key_of(extent.slot) == key:
+            remaining = self._index.extent(key)
+            if remaining is not None and remaining.slot == extent.slot:
+                self._agree(extent.slot, remaining)  # One of its copies went.
+            elif self.slots.key_of(extent.slot) == key:
                 if extent.slot in self._pinned:
                     continue  # Being written: its writer settles it.
-                shelf.eviction.forget(extent.slot)
-                self._slots.give_back(extent.slot)
-            leaving.append((shelf, key))
+                self.policy.forget(extent.slot)
+                self.slots.give_back(extent.slot)
+            for number in (extent.device, extent.below):
+                shelf = None if number is None else self._shelves.get(number)
+                if shelf is not None:
+                    leaving.append((shelf, key))
         for shelf, key in leaving:
             if key == alone_with:
                 await self._remove_file(shelf, key)
@@ -363,31 +520,47 @@ class Shelves:
 
     async def _remove_file(self, shelf: Shelf, key: ExtentKey) -> None:
         """Remove a dropped extent's file, unless it was fetched and kept anew meanwhile: then the file is a new one."""
-        if self._held_on(shelf, key) is None:
+        if not self._lies_on(shelf, key):
             await self._unlink(shelf, key)
 
     async def _unlink(self, shelf: Shelf, key: ExtentKey) -> None:
+        if not shelf.can_read:
+            return  # What is left there is swept when it is back.
         try:
-            await self._on(shelf, lambda: shelf.folder.remove(key))
+            await shelf.do(lambda: shelf.folder.remove(key))
         except StoreError as error:
-            self._failed(shelf, error)
+            if isinstance(error, DeviceFault) and error.fault == Fault.READ_ONLY and not shelf.can_write:
+                return
+            self.failed(shelf, error)
 
-    async def _on(self, shelf: Shelf, work: Callable[[], T]) -> T:
-        """Do it in one of the device's threads. Raises `StoreError` if it fails or the device does not answer."""
-        try:
-            async with asyncio.timeout(_DEADLINE):
-                return await asyncio.get_running_loop().run_in_executor(shelf.threads, work)
-        except TimeoutError as error:
-            raise StoreError(f"{shelf.settings.path}: does not answer for {_DEADLINE:.0f} s") from error
+    # --- What moves and leaves ----------------------------------------------------------------------------------------
 
-    def _failed(self, shelf: Shelf, error: Exception) -> None:
-        shelf.errors += 1
-        shelf.rests_until = self._clock() + _REST_AFTER_ERROR
-        log.error("device %s rests for %.0f s: %s", shelf.settings.path, _REST_AFTER_ERROR, error)
+    def slots_on(self, shelf: Shelf) -> Iterator[int]:
+        """Slots of all extents of which something lies on a device, as of now."""
+        for slot in range(self.slots.size):
+            if shelf.number in (self.policy.shelf_of(slot), self.policy.below_of(slot)):
+                yield slot
 
+    async def changed(self, dropped: Dropped, alone_with: ExtentKey) -> None:
+        """A commit of the mover is through."""
+        await self._forget_dropped(dropped, alone_with=alone_with)
 
-def _listed(folder: DeviceFolder) -> list[ExtentKey]:
-    return list(folder.extents())
+    async def give_up(self, shelf: Shelf) -> int:
+        """Forget everything that lies on a device, without touching it. Returns how many extents."""
+        count = 0
+        changes: list[Change] = []
+        for slot in list(self.slots_on(shelf)):
+            key = self.slots.key_of(slot)
+            if key is not None:
+                changes.append(DropCopy(key, shelf.number, slot))
+                count += 1
+        await self._forget_all(changes)
+        return count
+
+    @property
+    def in_use(self) -> list[Shelf]:
+        """Devices that the operator has not removed."""
+        return [shelf for shelf in self._shelves.values() if shelf.wish != REMOVE]
 
 
 def _held_bytes(extent: ExtentRecord | None, key: ExtentKey, size: int) -> int:
@@ -396,8 +569,3 @@ def _held_bytes(extent: ExtentRecord | None, key: ExtentKey, size: int) -> int:
         return 0
     start = int.from_bytes(key[24:28], "big") * EXTENT_BYTES
     return min(extent.present.bit_length() * BLOCK_BYTES, size - start)
-
-
-def _name(key: ExtentKey) -> int:
-    """64 well-mixed bits: the object's hash with the extent number folded in."""
-    return (int.from_bytes(key[:8], "big") ^ int.from_bytes(key[24:28], "big") * 0x9E3779B97F4A7C15) & (2**64 - 1)

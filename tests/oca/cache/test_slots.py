@@ -14,26 +14,25 @@ def key(number: int) -> bytes:
 
 def test_numbers_are_dense_from_zero():
     slots = Slots()
-    assert [slots.take(key(i), 0) for i in range(5)] == [0, 1, 2, 3, 4]
+    assert [slots.take(key(i)) for i in range(5)] == [0, 1, 2, 3, 4]
     assert len(slots) == 5
 
 
 def test_a_number_given_back_is_given_again():
     slots = Slots()
-    taken = [slots.take(key(i), 0) for i in range(3)]
+    taken = [slots.take(key(i)) for i in range(3)]
     slots.give_back(taken[1])
     assert slots.key_of(taken[1]) is None
-    assert slots.take(key(9), 4) == taken[1]
+    assert slots.take(key(9)) == taken[1]
     assert slots.key_of(taken[1]) == key(9)
-    assert slots.device_of(taken[1]) == 4
 
 
 def test_giving_back_twice_frees_one_number():
     slots = Slots()
-    slots.take(key(0), 0)
+    slots.take(key(0))
     slots.give_back(0)
     slots.give_back(0)
-    assert [slots.take(key(i), 0) for i in range(2)] == [0, 1]
+    assert [slots.take(key(i)) for i in range(2)] == [0, 1]
 
 
 def test_what_was_never_given_has_no_key():
@@ -42,42 +41,41 @@ def test_what_was_never_given_has_no_key():
 
 def test_restored_numbers_are_kept_and_the_gaps_are_free():
     slots = Slots()
-    assert slots.restore(5, key(5), 1)
-    assert slots.restore(2, key(2), 1)
+    assert slots.restore(5, key(5))
+    assert slots.restore(2, key(2))
     slots.settle()
     assert len(slots) == 2
-    given = [slots.take(key(10 + i), 0) for i in range(5)]
+    given = [slots.take(key(10 + i)) for i in range(5)]
     assert sorted(given) == [0, 1, 3, 4, 6]
 
 
 def test_the_second_claim_to_a_number_is_refused():
     slots = Slots()
-    assert slots.restore(3, key(1), 0)
-    assert not slots.restore(3, key(2), 1)
+    assert slots.restore(3, key(1))
+    assert not slots.restore(3, key(2))
     assert slots.key_of(3) == key(1)
-    assert slots.device_of(3) == 0
 
 
 class SlotsMachine(RuleBasedStateMachine):
-    @initialize(claims=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), max_size=20))
+    @initialize(claims=st.lists(st.integers(0, 40), max_size=20))
     def restart(self, claims):
         self.slots = Slots()
         self.model = {}
         self.named = 0
-        for slot, device in claims:
+        for slot in claims:
             self.named += 1
-            assert self.slots.restore(slot, key(self.named), device) == (slot not in self.model)
-            self.model.setdefault(slot, (key(self.named), device))
+            assert self.slots.restore(slot, key(self.named)) == (slot not in self.model)
+            self.model.setdefault(slot, key(self.named))
         self.slots.settle()
 
-    @rule(device=st.integers(0, 3))
-    def take(self, device):
+    @rule()
+    def take(self):
         self.named += 1
-        slot = self.slots.take(key(self.named), device)
+        slot = self.slots.take(key(self.named))
         assert slot not in self.model
         # Dense: a number is only added when none is free.
         assert slot <= max([*self.model, len(self.model), 40])
-        self.model[slot] = (key(self.named), device)
+        self.model[slot] = key(self.named)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -92,10 +90,7 @@ class SlotsMachine(RuleBasedStateMachine):
             return
         assert len(self.slots) == len(self.model)
         for slot in range(60):
-            owner, device = self.model.get(slot, (None, None))
-            assert self.slots.key_of(slot) == owner
-            if owner is not None:
-                assert self.slots.device_of(slot) == device
+            assert self.slots.key_of(slot) == self.model.get(slot)
 
 
 TestSlots = SlotsMachine.TestCase

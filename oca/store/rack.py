@@ -1,0 +1,481 @@
+"""The rack: which devices are in use. They come and go while the appliance serves, by command or by themselves.
+
+| found at the path of a device | then |
+|---|---|
+| its own id | it is used as it was left |
+| no id, and none was expected | it is new, and gets one |
+| an id that the index does not know, and none was expected | it comes from elsewhere: what lies on it is taken over |
+| no id, but one was expected | vanished: it is not used, and nothing is written to what lies there |
+| another id than was expected | the wrong disk: likewise |
+
+The last two wait for the right disk, or for the operator's word that another takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from oca.cache.health import Fault, Signal, Standing, box_health, signal_of
+from oca.cache.policy import Level
+from oca.cache.records import DeviceRecord
+from oca.errors import DeviceFault, OrderRefused, StoreError
+from oca.settings import Device as DeviceSettings
+from oca.settings import Store as StoreSettings
+from oca.settings import Tier
+from oca.store.device import DeviceFolder
+from oca.store.hands import Hands
+from oca.store.index import Index
+from oca.store.shelf import DRAIN, MEMORY, REMOVE, SERVE, Shelf
+from oca.store.shelves import Shelves
+
+log = logging.getLogger(__name__)
+
+_LOOK: Final = 10.0
+"""Seconds for the first look at a device."""
+_WATCH: Final = 5.0
+_PROBE: Final = 30.0
+_LEAST_PROBATION: Final = 256 * 1024 * 1024
+"""Memory for fewer than four extents is not worth a device."""
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A device of the settings that is not used and not known by its id, and why."""
+
+    settings: DeviceSettings
+    reason: Fault | None
+    detail: str
+
+
+class AddOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """{"path": "/srv/disk7", "tier": "hdd", "capacity": 8000000000000}; of a known device the path is enough."""
+
+    path: str
+    tier: Tier | None = None
+    capacity: int | None = None
+    dwpd: float | None = None
+    new: bool = False
+    """An empty device takes the place of the one that was expected."""
+    adopt: bool = False
+    """The device that lies there takes the place of the one that was expected."""
+
+
+class DeviceReads(msgspec.Struct, frozen=True):
+    """What workers counted of one device, since they began."""
+
+    reads: int
+    slow: int
+
+
+class Rack:
+    """Brings devices into service and out of it, and looks after those that are in."""
+
+    def __init__(
+        self,
+        shelves: Shelves,
+        index: Index,
+        store: StoreSettings,
+        clock: Callable[[], float],
+        reads: Callable[[], dict[int, DeviceReads]] = dict,
+    ) -> None:
+        self._shelves = shelves
+        self._index = index
+        self._store = store
+        self._clock = clock
+        self._reads = reads
+        self._seen: dict[int, DeviceReads] = {}
+        self._settings: dict[str, DeviceSettings] = {}
+        self._probed_at = 0.0
+        self.left_out: list[LeftOut] = []
+        self.foreign: list[Shelf] = []
+        """Devices with content that the index does not know: to be taken over once the shelves are loaded."""
+        self.returned: list[Shelf] = []
+        """Devices to be swept: they are back, and things went on without them."""
+
+    @property
+    def health(self) -> float:
+        """How much of the box's room is well, from 0 to 1."""
+        standings = [(shelf.capacity, shelf.health.standing) for shelf in self._shelves.in_use if shelf.tier != MEMORY]
+        return box_health([*standings, *((int(out.settings.capacity), Standing.OFFLINE) for out in self.left_out)])
+
+    async def start(self, devices: Iterable[DeviceSettings], appliance: str = "oca", state_dir: str = "") -> None:
+        """Bring all devices into service that can be used. A broken one is named, and the others serve."""
+        self._settings = {device.path: device for device in devices}
+        known = self._index.devices()
+        taken: set[int] = set()
+        looks = [self._look(device, known) for device in self._settings.values()]
+        for device, look in zip(self._settings.values(), await asyncio.gather(*looks), strict=True):
+            self._put_in(device, look, known, taken)
+        for number, record in known.items():
+            if number not in taken and record.tier != MEMORY:
+                await self._put_in_unlisted(number, record)
+        await self._put_in_memory(appliance, state_dir, known)
+
+    # --- By command ---------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Shelf:
+        """A device by its id or its path. Raises `OrderRefused`."""
+        for shelf in self._shelves.shelves:
+            if name in (shelf.identity, shelf.path) and shelf.tier != MEMORY:
+                return shelf
+        raise OrderRefused(
+            404, f"{name!r} is no device of this appliance, by id or by path; `oca device list` names them"
+        )
+
+    async def add(self, order: AddOrder) -> Shelf:
+        """Bring a device into service, or back. Raises `OrderRefused` with what would help."""
+        path = order.path.rstrip("/") or "/"
+        if not path.startswith("/"):
+            raise OrderRefused(400, f"path: read {order.path!r}; allowed: an absolute path")
+        folder = DeviceFolder(path)
+        found = await self._identity_at(folder)
+        expected = next((shelf for shelf in self._shelves.shelves if shelf.path == path), None)
+        same = next((shelf for shelf in self._shelves.shelves if found is not None and shelf.identity == found), None)
+        if same is not None:
+            return await self._bring_back(same, path, order)
+        if expected is not None and expected.wish != REMOVE:
+            if found is None and not order.new:
+                raise OrderRefused(
+                    409,
+                    f"{path}: device {expected.identity} was expected and nothing lies there: mount it, or say --new "
+                    "to start an empty one in its place",
+                )
+            if found is not None and not order.adopt:
+                raise OrderRefused(
+                    409,
+                    f"{path}: device {expected.identity} was expected and {found} lies there: mount the right one, or "
+                    "say --adopt to take this one in its place",
+                )
+        listed = self._settings.get(path)
+        tier = order.tier or (listed.tier if listed else None) or (Tier(expected.tier) if expected else None)
+        capacity = order.capacity or (listed and int(listed.capacity)) or (expected and expected.capacity)
+        dwpd = order.dwpd or (listed.dwpd if listed else expected.dwpd if expected else 1.0)
+        if tier is None or not capacity:
+            raise OrderRefused(400, f"{path}: tier and capacity are needed for a device that the settings do not name")
+        if expected is not None:
+            await self._forget(expected)
+        fresh = Hands(1, f"device {path}")
+        try:
+            identity = await fresh.do(folder.identify, _LOOK)
+        except DeviceFault as error:
+            raise OrderRefused(409, str(error)) from error
+        finally:
+            fresh.close()
+        record = DeviceRecord(identity, path, tier, capacity, dwpd=dwpd, home=path, live=listed is None)
+        shelf = self._register(record, folder)
+        self.left_out = [out for out in self.left_out if out.settings.path != path]
+        if found is not None:
+            self.foreign.append(shelf)
+        log.info("device %s (%s) is in service", path, identity)
+        return shelf
+
+    def drain(self, shelf: Shelf) -> None:
+        """Nothing more is put there, and what lies there moves to others."""
+        self._wish(shelf, DRAIN)
+
+    def serve(self, shelf: Shelf) -> None:
+        self._wish(shelf, SERVE)
+
+    async def remove(self, shelf: Shelf, *, force: bool) -> None:
+        """Out of service for good. With `force` also if content lies there still: it is given up."""
+        left = self._shelves.policy.used_bytes(shelf.number)
+        if left and not force:
+            raise OrderRefused(
+                409,
+                f"{shelf.path}: {left} bytes lie there still: drain it first, or say --force to give them up",
+            )
+        await self._forget(shelf)
+        log.info("device %s (%s) is removed", shelf.path, shelf.identity)
+
+    def _wish(self, shelf: Shelf, wish: str) -> None:
+        if shelf.wish != wish:
+            shelf.wish = wish
+            self._shelves.noted(shelf)
+            log.info("device %s (%s): the operator wants it to %s", shelf.path, shelf.identity, wish)
+
+    async def _bring_back(self, shelf: Shelf, path: str, order: AddOrder) -> Shelf:
+        """The one command that brings a repaired device back."""
+        if shelf.path != path and shelf.can_read and await self._shelves.is_in_place(shelf):
+            raise OrderRefused(409, f"{path}: is the same device ({shelf.identity}) as {shelf.path}")
+        try:
+            shelf.folder.path = shelf.path = path
+            await shelf.watcher.do(shelf.folder.open, _LOOK)
+            await shelf.watcher.do(shelf.folder.probe, _LOOK)
+        except DeviceFault as error:
+            self._shelves.signal(shelf, signal_of(Fault(error.fault)) or Signal.PROBE_BAD, str(error))
+            raise OrderRefused(409, f"{path}: can't be used yet: {error}") from error
+        shelf.capacity = order.capacity or shelf.capacity
+        shelf.dwpd = order.dwpd or shelf.dwpd
+        shelf.live = shelf.live or path not in self._settings
+        shelf.wish = SERVE
+        shelf.errors.clear()
+        shelf.detail = ""
+        self._shelves.policy.resize_shelf(shelf.number, shelf.capacity)
+        self._shelves.signal(shelf, Signal.OPERATOR)
+        self._shelves.noted(shelf)
+        self.returned.append(shelf)
+        return shelf
+
+    async def _forget(self, shelf: Shelf) -> None:
+        """Give up what lies on a device, and the device."""
+        shelf.wish = REMOVE
+        self._shelves.noted(shelf)
+        given_up = await self._shelves.give_up(shelf)
+        if given_up:
+            log.warning("device %s (%s): %d extents are given up", shelf.path, shelf.identity, given_up)
+        self._shelves.take_out(shelf)
+        if shelf.path in self._settings:
+            # The settings name it: what the operator said must outlive a restart.
+            self._index.put_device(shelf.number, msgspec.structs.replace(shelf.record(), path=""))
+        else:
+            self._index.drop_device(shelf.number)
+
+    # --- At the start -------------------------------------------------------------------------------------------------
+
+    async def _look(self, device: DeviceSettings, known: dict[int, DeviceRecord]) -> str | StoreError | None:
+        """The id at a device's path, given to it if it is new. None: nothing lies where something was expected."""
+        folder = DeviceFolder(device.path)
+        expected = any(record.home == device.path and record.wish != REMOVE for record in known.values())
+        try:
+            found = await self._identity_at(folder)
+            if found is None and not expected:
+                found = await asyncio.wait_for(asyncio.to_thread(folder.identify), _LOOK)
+                folder.close()
+        except OrderRefused as error:
+            return StoreError(str(error))
+        except StoreError as error:
+            return error
+        except TimeoutError:
+            return DeviceFault(Fault.STALLED, f"{device.path}: does not answer for {_LOOK:.0f} s")
+        return found
+
+    def _put_in(
+        self,
+        device: DeviceSettings,
+        look: str | StoreError | None,
+        known: dict[int, DeviceRecord],
+        taken: set[int],
+    ) -> None:
+        here = next((n for n, record in known.items() if record.home == device.path and record.tier != MEMORY), None)
+        by_id = next((n for n, record in known.items() if record.id == look), None)
+        if isinstance(look, StoreError):
+            fault = Fault(look.fault) if isinstance(look, DeviceFault) else Fault.UNUSABLE
+            if here is None or here in taken:
+                self._leave_out(device, fault, str(look))
+                return
+            taken.add(here)
+            self._register_known(here, known[here], device, fault, str(look))
+        elif by_id is not None and by_id in taken:
+            other = next(record.home for n, record in known.items() if n == by_id)
+            self._leave_out(device, Fault.WRONG_DISK, f"{device.path}: is the same device ({look}) as {other}")
+        elif by_id is not None:
+            taken.add(by_id)
+            record = known[by_id]
+            if record.wish == REMOVE:
+                self._leave_out(
+                    device, None, f"{device.path}: was removed; `oca device add {device.path}` brings it back"
+                )
+                return
+            self._register_known(by_id, msgspec.structs.replace(record, home=device.path), device, None, "")
+        elif here is not None and here not in taken and known[here].wish != REMOVE:
+            taken.add(here)
+            fault = Fault.VANISHED if look is None else Fault.WRONG_DISK
+            what = "nothing lies there" if look is None else f"{look} lies there"
+            sentence = (
+                f"{device.path}: device {known[here].id} was expected and {what}; "
+                f"`oca device add {device.path}` when it is right"
+            )
+            self._register_known(here, known[here], device, fault, sentence)
+        elif look is not None:
+            self._put_in_new(device, look, known, taken)
+
+    def _put_in_new(
+        self, device: DeviceSettings, identity: str, known: dict[int, DeviceRecord], taken: set[int]
+    ) -> None:
+        folder = DeviceFolder(device.path)
+        record = DeviceRecord(
+            identity, device.path, device.tier, int(device.capacity), dwpd=device.dwpd, home=device.path
+        )
+        if any(shelf.identity == identity for shelf in self._shelves.shelves):
+            self._leave_out(device, Fault.WRONG_DISK, f"{device.path}: is the same device ({identity}) as another one")
+            return
+        try:
+            folder.identify()
+            has_content = next(folder.extents(), None) is not None
+        except StoreError as error:
+            self._leave_out(device, Fault.UNUSABLE, str(error))
+            return
+        shelf = self._register(record, folder)
+        known[shelf.number] = record
+        taken.add(shelf.number)
+        if has_content:
+            self.foreign.append(shelf)
+
+    def _register_known(
+        self, number: int, record: DeviceRecord, device: DeviceSettings | None, fault: Fault | None, detail: str
+    ) -> None:
+        if device is not None:
+            record = msgspec.structs.replace(
+                record, tier=device.tier, capacity=int(device.capacity), dwpd=device.dwpd, live=False
+            )
+        shelf = Shelf(number, record, DeviceFolder(record.home))
+        if fault is None:
+            try:
+                shelf.folder.identify()
+            except StoreError as error:
+                fault, detail = Fault.UNUSABLE, str(error)
+        self._index.put_device(number, shelf.record())
+        self._shelves.put_in(shelf)
+        if fault is not None:
+            self._shelves.signal(shelf, signal_of(fault) or Signal.UNUSABLE, detail)
+            if shelf.can_read:
+                # What would be a blemish of a device at work is none to begin with.
+                self._shelves.signal(shelf, Signal.UNUSABLE, detail)
+        else:
+            self.returned.append(shelf)
+
+    def _register(self, record: DeviceRecord, folder: DeviceFolder) -> Shelf:
+        number = self._index.new_device_number()
+        shelf = Shelf(number, record, folder)
+        self._index.put_device(number, shelf.record())
+        self._shelves.put_in(shelf)
+        return shelf
+
+    async def _put_in_unlisted(self, number: int, record: DeviceRecord) -> None:
+        """A device that the settings do not name: brought in by command, or no longer wanted."""
+        if record.wish == REMOVE:
+            self._index.drop_device(number)
+            return
+        if not record.live:
+            detail = (
+                f"{record.home}: is not in the settings any more; `oca device remove {record.id} --force` forgets it"
+            )
+            self._register_known(number, record, None, Fault.VANISHED, detail)
+            return
+        try:
+            found = await self._identity_at(DeviceFolder(record.home))
+        except OrderRefused as error:
+            self._register_known(number, record, None, Fault.UNUSABLE, str(error))
+            return
+        fault = None if found == record.id else Fault.VANISHED if found is None else Fault.WRONG_DISK
+        self._register_known(number, record, None, fault, f"{record.home}: device {record.id} was expected")
+
+    async def _put_in_memory(self, appliance: str, state_dir: str, known: dict[int, DeviceRecord]) -> None:
+        """On a box without hdd newcomers wait in memory: what nobody asks for again costs no flash."""
+        number = next((n for n, record in known.items() if record.tier == MEMORY), None)
+        size = self._probation_bytes()
+        if not size:
+            if number is not None:
+                self._index.put_device(number, msgspec.structs.replace(known[number], path=""))
+            return
+        mark = hashlib.blake2b(state_dir.encode(), digest_size=4).hexdigest()
+        path = f"{self._store.probation_dir}/oca-{appliance}-{mark}"
+        folder = DeviceFolder(path)
+        try:
+            folder.identify(MEMORY)
+        except StoreError as error:
+            log.error("newcomers can't wait in memory: %s", error)
+            return
+        record = DeviceRecord(MEMORY, path, MEMORY, size, home=path)
+        shelf = Shelf(self._index.new_device_number() if number is None else number, record, folder)
+        self._index.put_device(shelf.number, shelf.record())
+        self._shelves.put_in(shelf)
+
+    def _probation_bytes(self) -> int:
+        levels = {shelf.level for shelf in self._shelves.shelves}
+        if Level.HDD in levels or not levels:
+            return 0
+        if self._store.probation is not None:
+            return int(self._store.probation)
+        flash = sum(shelf.capacity for shelf in self._shelves.shelves)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        size = min(memory // 8, flash // 100)
+        return size if size >= _LEAST_PROBATION else 0
+
+    def _leave_out(self, device: DeviceSettings, reason: Fault | None, detail: str) -> None:
+        log.error("device %s is left out: %s", device.path, detail)
+        self.left_out.append(LeftOut(device, reason, detail))
+
+    async def _identity_at(self, folder: DeviceFolder) -> str | None:
+        hands = Hands(1, f"device {folder.path}")
+        try:
+            return await hands.do(folder.identity, _LOOK)
+        except DeviceFault as error:
+            raise OrderRefused(409, str(error)) from error
+        finally:
+            hands.close()
+
+    # --- All the time -------------------------------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Look after the devices for ever."""
+        while True:
+            await asyncio.sleep(_WATCH)
+            await self.look_after()
+
+    async def look_after(self) -> None:
+        """One round: is each device where it was, is it quick, does one that failed answer again?"""
+        self._hear_of_reads()
+        now = self._clock()
+        probes = now - self._probed_at >= _PROBE or now < self._probed_at
+        if probes:
+            self._probed_at = now
+        await asyncio.gather(*(self._visit(shelf, probes=probes) for shelf in self._shelves.in_use))
+
+    async def _visit(self, shelf: Shelf, *, probes: bool) -> None:
+        health = shelf.health
+        if health.standing is not Standing.OFFLINE and not await self._shelves.is_in_place(shelf):
+            return
+        if not probes or not health.heals:
+            return
+        was_away = not health.can_read
+        try:
+            fault = await shelf.watcher.do(lambda: shelf.folder.whereabouts(shelf.identity), _LOOK)
+            if fault is None:
+                await shelf.watcher.do(shelf.folder.probe, _LOOK)
+        except DeviceFault as error:
+            fault = Fault(error.fault)
+            shelf.detail = str(error)
+        if fault is None:
+            self._shelves.signal(shelf, Signal.PROBE_GOOD)
+            if was_away and health.can_read:
+                self.returned.append(shelf)
+        else:
+            is_bad = fault in (Fault.IO, Fault.ROTTEN)
+            self._shelves.signal(shelf, Signal.PROBE_BAD if is_bad else signal_of(fault) or Signal.PROBE_BAD)
+
+    def _hear_of_reads(self) -> None:
+        """What workers read, and how many of it slowly."""
+        for number, counted in self._reads().items():
+            before = self._seen.get(number, DeviceReads(0, 0))
+            self._seen[number] = counted
+            shelf = self._shelves.shelf(number)
+            slow, all_reads = counted.slow - before.slow, counted.reads - before.reads
+            if shelf is None or all_reads <= 0:
+                continue
+            if slow > 0:
+                self._shelves.signal(shelf, Signal.SLOW_READ, f"{slow} of {all_reads} reads were slow", slow)
+            if all_reads > slow:
+                self._shelves.signal(shelf, Signal.GOOD, count=all_reads - slow)
+
+    async def settle(self, take_over: Callable[[Shelf], object]) -> int:
+        """Sweep devices that are back, and take over what lies on those from elsewhere. Returns files removed."""
+        await self._shelves.loaded()
+        removed = 0
+        while self.foreign:
+            shelf = self.foreign.pop()
+            taken = take_over(shelf)
+            if asyncio.iscoroutine(taken):
+                with contextlib.suppress(StoreError):
+                    await taken
+            removed += await self._shelves.sweep(shelf)
+        while self.returned:
+            removed += await self._shelves.sweep(self.returned.pop())
+        return removed

@@ -88,6 +88,11 @@ class Device(Struct, frozen=True, forbid_unknown_fields=True):
     dwpd: Annotated[float, Meta(gt=0, le=100)] = 1.0
     """Drive writes per day that its maker allows: the write budget of flash is this times the capacity."""
 
+    def __post_init__(self) -> None:
+        # A device is asked for by its path: with a slash at the end, or two in front, it is the same folder.
+        if self.path.startswith("/"):
+            msgspec.structs.force_setattr(self, "path", "/" + os.path.normpath(self.path).lstrip("/"))
+
 
 class Store(Struct, frozen=True, forbid_unknown_fields=True):
     """How content is kept, moved and watched."""
@@ -375,8 +380,7 @@ def _check(settings: Settings, text: str, path: str) -> None:
     for number, device in enumerate(settings.device):
         if not device.path.startswith("/"):
             raise refuse(["device", str(number), "path"], f"read {device.path!r}; allowed: an absolute path")
-        # Two slashes in front mean the same as one on Linux, but normpath leaves them.
-        folder = PurePosixPath("/" + os.path.normpath(device.path).lstrip("/"))
+        folder = PurePosixPath(device.path)
         for other in folders:
             if folder == other or folder in other.parents or other in folder.parents:
                 raise refuse(

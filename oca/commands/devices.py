@@ -73,7 +73,7 @@ def add_device(
     adopt: bool,
     as_json: bool,
 ) -> int:
-    path = _as_written(settings, path)
+    path = _absolute(path)
     known = _in_settings(settings, path)
     order: dict[str, Any] = {"path": path}
     # The file may be newer than what the appliance has read: the operator wrote it there, and means it.
@@ -84,13 +84,14 @@ def add_device(
     order |= {name: True for name, is_so in {"new": new, "adopt": adopt}.items() if is_so}
     _answer(ControlClient(settings), "/v1/devices", order, "is in service", as_json=as_json)
     if known is None:
-        say(f"oca: {path} is not among the [[device]]s of the settings: add it there too, for the next start")
+        # It is back after a restart, but an index that is lost knows nothing of it.
+        say(f"oca: {path} is remembered in the index only: write it into the settings too, as a [[device]]")
     return 0
 
 
 def drain_device(settings: Settings, device: str, *, wait: bool, as_json: bool) -> int:
     client = ControlClient(settings)
-    entry = client.order("/v1/devices/drain", {"device": _named(settings, device)}, DeviceEntry)
+    entry = client.order("/v1/devices/drain", {"device": _named(device)}, DeviceEntry)
     if wait:
         entry = _wait_until_drained(client, entry)
     if as_json:
@@ -103,14 +104,14 @@ def drain_device(settings: Settings, device: str, *, wait: bool, as_json: bool) 
 
 
 def serve_device(settings: Settings, device: str, *, as_json: bool) -> int:
-    order = {"device": _named(settings, device)}
+    order = {"device": _named(device)}
     _answer(ControlClient(settings), "/v1/devices/serve", order, "serves", as_json=as_json)
     return 0
 
 
 def remove_device(settings: Settings, device: str, *, force: bool, as_json: bool) -> int:
     client = ControlClient(settings)
-    name = _named(settings, device)
+    name = _named(device)
     before = _find(client.look("/v1/devices", Listing), name)
     given_up = before.used_bytes if before is not None else 0
     entry = client.order("/v1/devices/remove", {"device": name, "force": force}, DeviceEntry)
@@ -119,7 +120,7 @@ def remove_device(settings: Settings, device: str, *, force: bool, as_json: bool
         return 0
     show(f"{entry.name} is out of service" + (f": {size(given_up)} of content given up" if given_up else ""))
     if _in_settings(settings, entry.path) is not None:
-        say(f"oca: {entry.path} is among the [[device]]s of the settings: take it out there too, for the next start")
+        say(f"oca: it stays out until `oca device add {entry.path}`; take it out of the settings if that will not be")
     return 0
 
 
@@ -208,22 +209,16 @@ def _find(listing: Listing, name: str) -> DeviceEntry | None:
 
 
 def _in_settings(settings: Settings, path: str) -> Device | None:
-    return next((device for device in settings.device if _absolute(device.path) == _absolute(path)), None)
+    return next((device for device in settings.device if device.path == path), None)
 
 
-def _as_written(settings: Settings, path: str) -> str:
-    """The path as the settings write it, wherever the operator stands and with how many slashes."""
-    known = _in_settings(settings, path)
-    return _absolute(path) if known is None else known.path
+def _named(device: str) -> str:
+    """An id as it is; whatever has a slash is a path."""
+    return _absolute(device) if "/" in device else device
 
 
 def _absolute(path: str) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - a link is an operator's own name for a disk: it is not followed
-
-
-def _named(settings: Settings, device: str) -> str:
-    """An id as it is; whatever has a slash is a path."""
-    return _as_written(settings, device) if "/" in device else device
 
 
 def _packed(value: object) -> str:

@@ -18,6 +18,7 @@ from oca.settings import (
     pack_settings,
     parse_settings,
     read_settings,
+    size_of,
     unpack_settings,
 )
 
@@ -280,3 +281,21 @@ def test_every_field_survives_the_way_to_a_child(settings):
     unpacked = unpack_settings(pack_settings(settings))
     assert unpacked == settings
     assert flattened(unpacked) == flattened(settings)
+
+
+@pytest.mark.parametrize("written", ["/srv/oca/nvme0/", "//srv/oca/nvme0", "/srv/./oca//hdd/../nvme0"])
+def test_a_folder_has_one_name_however_it_is_written(written):
+    settings = parse_settings(GOOD.replace("/srv/oca/nvme0", written), "oca.toml")
+    assert settings.device[0].path == "/srv/oca/nvme0"
+    assert unpack_settings(pack_settings(settings)) == settings
+
+
+@pytest.mark.parametrize(("text", "size"), [("4096", 4096), ("64 MiB", 64 * 1024**2), ("1.5TB", 1_500_000_000_000)])
+def test_a_size_on_a_command_line_is_written_as_in_the_settings(text, size):
+    assert size_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1", "1 tb", "2 EiB", "1e9"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="Expected a size"):
+        size_of(text)

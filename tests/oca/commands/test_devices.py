@@ -72,7 +72,7 @@ def run_process(*words):
 
 
 def test_list_shows_each_device_with_what_it_waits_for(run, control):
-    control.device("/srv/oca/nvme0/", used_bytes=512 * GIB, errors={"io": 2, "slow": 0})
+    control.device("/srv/oca/nvme0", used_bytes=512 * GIB, errors={"io": 2, "slow": 0})
     control.device("/srv/a", tier="hdd", wish="drain", used_bytes=5 * GIB, left_bytes=3 * GIB)
     control.device("/srv/b", tier="ssd", wish="drain", left_bytes=0)
     control.device("/srv/c", standing="failing", reason="full", detail="its file system has no room")
@@ -85,7 +85,7 @@ def test_list_shows_each_device_with_what_it_waits_for(run, control):
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     assert cells == [
         ["ID", "PATH", "TIER", "STANDING", "REASON", "WISH", "USED", "CAPACITY", "ERRORS", "WAITS FOR"],
-        ["id-1", "/srv/oca/nvme0/", "nvme", "online", "-", "serve", "512.0 GiB", "1.0 TiB", "io=2", "-"],
+        ["id-1", "/srv/oca/nvme0", "nvme", "online", "-", "serve", "512.0 GiB", "1.0 TiB", "io=2", "-"],
         ["id-2", "/srv/a", "hdd", "online", "-", "drain", "5.0 GiB", "1.0 TiB", "-", "3.0 GiB to move"],
         ["id-3", "/srv/b", "ssd", "online", "-", "drain", "0 B", "1.0 TiB", "-", "oca device remove"],
         ["id-4", "/srv/c", "nvme", "failing", "full", "serve", "0 B", "1.0 TiB", "-", "good probes"],
@@ -121,21 +121,21 @@ def test_list_as_json_is_what_the_appliance_said(run, control):
 
 
 def test_a_device_of_the_settings_is_added_by_its_path_alone(run, control):
-    control.device("/srv/oca/nvme0/")
+    control.device("/srv/oca/nvme0")
     result = run("add", "/srv/oca/../oca/nvme0")
     assert result.exit_code == 0
     assert control.asked == [
-        ("POST", "/v1/devices", {"path": "/srv/oca/nvme0/", "tier": "nvme", "capacity": 2**40, "dwpd": 3.0})
+        ("POST", "/v1/devices", {"path": "/srv/oca/nvme0", "tier": "nvme", "capacity": 2**40, "dwpd": 3.0})
     ]
-    assert result.output == "id-1 (/srv/oca/nvme0/) is in service\n"
+    assert result.output == "id-1 (/srv/oca/nvme0) is in service\n"
     assert result.stderr == ""
 
 
 def test_what_is_given_counts_more_than_the_settings(run, control):
-    control.device("/srv/oca/nvme0/")
+    control.device("/srv/oca/nvme0")
     run("add", "/srv/oca/nvme0", "--capacity", "64 GiB", "--dwpd", "0.5", "--new")
     assert control.asked[0][2] == {
-        "path": "/srv/oca/nvme0/",
+        "path": "/srv/oca/nvme0",
         "tier": "nvme",
         "capacity": 64 * GIB,
         "dwpd": 0.5,
@@ -147,7 +147,7 @@ def test_a_device_that_the_settings_do_not_name_is_to_be_written_there(run, cont
     control.device("/srv/x")
     result = run("add", "/srv/x", "--tier", "hdd", "--capacity", "1000000000", "--adopt")
     assert control.asked[0][2] == {"path": "/srv/x", "tier": "hdd", "capacity": 10**9, "adopt": True}
-    assert "settings: add it there too" in result.stderr
+    assert "write it into the settings too" in result.stderr
 
 
 def test_a_path_is_the_one_where_the_operator_stands(run, control, tmp_path, monkeypatch):
@@ -157,8 +157,8 @@ def test_a_path_is_the_one_where_the_operator_stands(run, control, tmp_path, mon
 
 
 def test_a_device_that_is_taken_in_but_is_not_well_is_said_to_be_so(run, control):
-    control.device("/srv/oca/nvme0/", standing="failing", reason="read_only", detail="its file system is read-only")
-    assert run("add", "/srv/oca/nvme0").output == "id-1 (/srv/oca/nvme0/) is failing: its file system is read-only\n"
+    control.device("/srv/oca/nvme0", standing="failing", reason="read_only", detail="its file system is read-only")
+    assert run("add", "/srv/oca/nvme0").output == "id-1 (/srv/oca/nvme0) is failing: its file system is read-only\n"
 
 
 # --- drain, serve, remove ---------------------------------------------------------------------------------------------
@@ -210,11 +210,11 @@ def test_a_drain_is_undone(run, control):
 
 
 def test_remove_with_force_says_what_is_given_up(run, control):
-    control.device("/srv/oca/nvme0/", used_bytes=7 * GIB)
-    result = run("remove", "/srv/oca/nvme0", "--force")
-    assert control.asked[-1] == ("POST", "/v1/devices/remove", {"device": "/srv/oca/nvme0/", "force": True})
-    assert result.output == "id-1 (/srv/oca/nvme0/) is out of service: 7.0 GiB of content given up\n"
-    assert "settings: take it out there too" in result.stderr
+    control.device("/srv/oca/nvme0", used_bytes=7 * GIB)
+    result = run("remove", "/srv/oca/nvme0/", "--force")
+    assert control.asked[-1] == ("POST", "/v1/devices/remove", {"device": "/srv/oca/nvme0", "force": True})
+    assert result.output == "id-1 (/srv/oca/nvme0) is out of service: 7.0 GiB of content given up\n"
+    assert "it stays out until `oca device add /srv/oca/nvme0`" in result.stderr
 
 
 def test_a_drained_device_is_removed_without_further_words(run, control):
@@ -226,8 +226,8 @@ def test_a_drained_device_is_removed_without_further_words(run, control):
 
 @pytest.mark.parametrize("verb", ["drain", "serve", "remove", "add"])
 def test_every_order_answers_in_json_when_asked(run, control, verb):
-    control.device("/srv/oca/nvme0/", used_bytes=1)
-    answer = json.loads(run(verb, "/srv/oca/nvme0/", "--json").output)
+    control.device("/srv/oca/nvme0", used_bytes=1)
+    answer = json.loads(run(verb, "/srv/oca/nvme0", "--json").output)
     assert answer["id"] == "id-1"
     assert answer["standing"] == "online"
 

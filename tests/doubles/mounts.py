@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +30,9 @@ class Disk:
         self._kind = kind
         self._direct = direct
 
-    def mount(self, *options: str) -> None:
-        """Also after a loss of power: the file system reads its log, as after any crash."""
+    def mount(self, *options: str, at: Path | None = None) -> None:
+        """Also after a loss of power: the file system reads its log, as after any crash. `at` is a new place for it."""
+        self.path = at or self.path
         # Direct: the image's own file system, which may be one that fails, sees each read and write.
         device = _run("losetup", "--find", "--show", f"--direct-io={'on' if self._direct else 'off'}", str(self.image))
         try:
@@ -55,6 +56,12 @@ class Disk:
     def lose_power(self) -> None:
         """XFS only. Every access fails from now on, and what was not synced is lost. Then unmount, and mount."""
         _run("xfs_io", "-x", "-c", "shutdown", str(self.path))
+
+    def forget(self) -> None:
+        """What the kernel remembers of its files, and need not write any more, is read anew from the disk."""
+        for file in self.path.rglob("*"):
+            with suppress(OSError):
+                forget(file)
 
     @property
     def is_mounted(self) -> bool:
@@ -91,6 +98,15 @@ def mounted(folder: Path, kind: str = "xfs", *, image: Path | None = None, direc
 def wait_released(disk: Disk) -> None:
     """Until nobody uses a disk that was pulled."""
     wait_until(lambda: not disk.is_in_use, f"nobody uses {disk.image}")
+
+
+def forget(file: Path) -> None:
+    """Drop what the kernel remembers of a file. Raises OSError."""
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
 
 
 @functools.cache

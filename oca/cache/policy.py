@@ -272,6 +272,10 @@ class Policy:
         here = self._shelves[shelf]
         return (here.capacity - here.used) * PAGE_BYTES
 
+    def pledged_bytes(self, shelf: int) -> int:
+        """What may not be evicted yet."""
+        return self._shelves[shelf].pledged.pages * PAGE_BYTES
+
     def shelf_of(self, slot: int) -> int | None:
         return self._shelf[slot] if self._is_held(slot) else None
 

@@ -16,12 +16,16 @@ from aiohttp import web
 from oca.counters import ROWS, WORDS
 from oca.keeper.control import Control
 from oca.keeper.desk import Counters, Desk
+from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
 from oca.keeper.library import Library, Spawner
 from oca.keeper.sources import build_sources, new_session
 from oca.settings import Settings
 from oca.store.board import Board, CounterMemory
 from oca.store.index import Index
+from oca.store.memoir import Memoir
+from oca.store.mover import Mover, Pace
+from oca.store.rack import WATCH, Rack
 from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
@@ -40,41 +44,61 @@ async def run_keeper(
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     board = Board(board_fd)
     sources = await asyncio.to_thread(build_sources, settings)
-    index_folder = str(Path(settings.appliance.state_dir) / "index")
+    state_dir = Path(settings.appliance.state_dir)
     async with (
-        Index(index_folder) as index,
+        Index(str(state_dir / "index")) as index,
         new_session(settings.fetch, settings.appliance.id) as session,
         asyncio.TaskGroup() as group,
     ):
         spawner = Spawner(group)
-        shelves = Shelves(index, board, time.monotonic)
-        await shelves.add_all(settings.device)
+        shelves = Shelves(index, board, time.time)
+        rack = Rack(shelves, index, settings.store, time.time)
+        await rack.start(settings.device, settings.appliance.id, settings.appliance.state_dir)
+        memoir = Memoir(shelves, str(state_dir / "policy"))
+        await memoir.recall()
         loading = spawner.spawn(shelves.load(), "load the shelves")
         await asyncio.wait([loading], timeout=_LOAD_AT_START)
         library = Library(settings, sources, session, index, shelves, spawner)
         counters = Counters(CounterMemory(counters_fd, ROWS * WORDS))
         desk = Desk(desk_socket, library, shelves, counters, spawner)
-        exporter = Exporter(desk, library, shelves, index, settings.listen.workers)
-        control = Control(settings, board, index, shelves, library, desk, exporter, spawner)
+        pace = Pace(float(settings.store.move_rate), time.monotonic)
+        mover = Mover(shelves, index, pace, time.time)
+        exporter = Exporter(desk, library, shelves, index, rack, mover, settings.listen.workers)
+        devices = Devices(rack, shelves, lambda: spawner.spawn(_settle(rack), "settle devices"))
+        control = Control(settings, board, index, shelves, library, desk, exporter, devices, rack, spawner)
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()
         await web.SockSite(runner, control_socket).start()
-        spawner.spawn(_sweep(shelves), "sweep")
+        spawner.spawn(_settle(rack), "settle devices")
+        spawner.spawn(_watch(rack, spawner), "watch devices")
+        spawner.spawn(mover.run(), "move content")
+        spawner.spawn(memoir.write(), "remember accesses")
         spawner.spawn(_check_readers(index), "check readers")
         log.info("keeper %d is up", os.getpid())
         await stopped.wait()
         desk.close()
         await runner.cleanup()
         await spawner.end()
+        await memoir.save()
         shelves.close()
     log.info("keeper %d ends", os.getpid())
 
 
-async def _sweep(shelves: Shelves) -> None:
-    """Once, after the start: files that no record names were being written when the appliance was killed."""
-    removed = await shelves.sweep()
+async def _settle(rack: Rack) -> None:
+    """After the start, and when a device came back: files that no record names were being written when the appliance
+    was killed, or were given up while the device was away.
+    """
+    removed = await rack.settle(lambda _: None)
     if removed:
         log.info("%d unfinished files removed", removed)
+
+
+async def _watch(rack: Rack, spawner: Spawner) -> None:
+    while True:
+        await asyncio.sleep(WATCH)
+        await rack.look_after()
+        if rack.returned:
+            spawner.spawn(_settle(rack), "settle devices")
 
 
 async def _check_readers(index: Index) -> None:

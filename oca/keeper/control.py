@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -17,24 +17,23 @@ from oca.cache.records import ObjectRecord
 from oca.errors import OcaError
 from oca.http.refusal import Refused
 from oca.http.target import canonical_path
-from oca.ipc import Want
+from oca.keeper.bodies import MOST_BYTES, body
 from oca.keeper.desk import Desk
+from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
-from oca.keeper.flights import Flight
 from oca.keeper.library import Library, Spawner
 from oca.settings import Settings
 from oca.store.board import Board
 from oca.store.index import Index
+from oca.store.rack import Rack
 from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
-_BODY_BYTES: Final = 64 * 1024
 _PURGE_BATCH: Final = 1000
 _PREFETCHES: Final = 1000
 _PREFETCH_WINDOW: Final = 4
 
-T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -51,27 +50,15 @@ class PrefetchOrder(msgspec.Struct, forbid_unknown_fields=True):
     path: str
     start: int = 0
     stop: int | None = None
+    pledged_until: float = 0.0
+    """Seconds since 1970 before which what is brought is not evicted."""
 
 
-class _Landing:
-    """A reader that only waits for the end."""
+class PledgeOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """{"path": "/titles/x/720p.mp4", "until": 1766000000}: not evicted before that second; 0 takes the pledge back."""
 
-    def __init__(self) -> None:
-        self.over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-    def arriving(self, flight: Flight) -> None: ...
-
-    def progress(self, flight: Flight) -> None: ...
-
-    def landed(self, flight: Flight, *, kept: bool) -> None:
-        del flight
-        if not self.over.done():
-            self.over.set_result(kept)
-
-    def failed(self, flight: Flight, *, unknown: bool, reason: str) -> None:
-        del flight, unknown, reason
-        if not self.over.done():
-            self.over.set_result(False)
+    path: str
+    until: float
 
 
 class Control:
@@ -84,6 +71,8 @@ class Control:
         library: Library,
         desk: Desk,
         exporter: Exporter,
+        devices: Devices,
+        rack: Rack,
         spawner: Spawner,
     ) -> None:
         self._settings = settings
@@ -93,13 +82,15 @@ class Control:
         self._library = library
         self._desk = desk
         self._exporter = exporter
+        self._devices = devices
+        self._rack = rack
         self._spawner = spawner
         self._started_at = time.time()
         self._prefetching = 0
         self._prefetch_turn = asyncio.Semaphore(2)
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=_BODY_BYTES, middlewares=[_errors])
+        app = web.Application(client_max_size=MOST_BYTES, middlewares=[_errors])
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -109,6 +100,8 @@ class Control:
         app.router.add_post("/v1/drain", self._drain)
         app.router.add_post("/v1/resume", self._resume)
         app.router.add_post("/v1/prefetch", self._prefetch)
+        app.router.add_post("/v1/pledge", self._pledge)
+        self._devices.add_routes(app)
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:
@@ -143,22 +136,9 @@ class Control:
                 "loaded": self._shelves.is_loaded,
                 "flights": self._library.flights,
                 "prefetches": self._prefetching,
-                "devices": [
-                    {
-                        "id": shelf.identity,
-                        "path": shelf.settings.path,
-                        "tier": shelf.settings.tier,
-                        "used_bytes": shelf.eviction.used_bytes,
-                        "capacity_bytes": int(shelf.settings.capacity),
-                        "up": self._shelves.is_up(shelf),
-                        "errors": shelf.errors,
-                    }
-                    for shelf in self._shelves.shelves
-                ]
-                + [
-                    {"path": out.settings.path, "tier": out.settings.tier, "up": False, "reason": out.reason}
-                    for out in self._shelves.left_out
-                ],
+                "health": self._rack.health,
+                "devices": self._devices.entries(),
+                "probation": self._devices.memory(),
                 "sources": [
                     {"name": name, "breaker": breaker.state.name.lower()}
                     for name, breaker in self._library.breakers.items()
@@ -176,7 +156,7 @@ class Control:
 
     def _described(self, key: bytes, record: ObjectRecord) -> dict[str, Any]:
         extents = self._index.extents_of(key, record.generation)
-        devices = {shelf.number: shelf for shelf in self._shelves.shelves}
+        devices = {shelf.number: shelf for shelf in self._shelves.shelves if shelf.can_read}
         return {
             "size": record.size,
             "generation": record.generation,
@@ -191,16 +171,18 @@ class Control:
                 {
                     "number": int.from_bytes(extent_key[24:], "big"),
                     "device": devices[extent.device].identity if extent.device in devices else None,
-                    "tier": devices[extent.device].settings.tier if extent.device in devices else None,
+                    "tier": devices[extent.device].tier if extent.device in devices else None,
                     "present": f"{extent.present:016b}"[::-1],
+                    "below": devices[extent.below].identity if extent.below in devices else None,
                     "used_bytes": extent.used_bytes,
+                    "pledged_until": extent.pledged_until,
                 }
                 for extent_key, extent in extents
             ],
         }
 
     async def _purge(self, request: web.Request) -> web.Response:
-        order = await _body(request, PurgeOrder)
+        order = await body(request, PurgeOrder)
         if (order.path is None) == (order.prefix is None):
             raise web.HTTPBadRequest(text='give either "path" or "prefix"')
         if order.path is not None:
@@ -231,10 +213,12 @@ class Control:
         return web.json_response({"draining": False})
 
     async def _prefetch(self, request: web.Request) -> web.Response:
-        order = await _body(request, PrefetchOrder)
+        order = await body(request, PrefetchOrder)
         path = _canonical(order.path)
         if order.start < 0 or (order.stop is not None and order.stop <= order.start):
             raise web.HTTPBadRequest(text="start and stop are not a span of bytes: 0 <= start < stop")
+        if order.pledged_until:
+            self._check_pledge()
         if self._prefetching >= _PREFETCHES:
             raise web.HTTPTooManyRequests(text=f"{_PREFETCHES} prefetches are waiting already")
         self._prefetching += 1
@@ -249,19 +233,30 @@ class Control:
                 if record.status != 200 or not record.storable:
                     return
                 stop = min(order.stop or record.size, record.size)
-                last = (stop - 1) // BLOCK_BYTES
-                for block in range(order.start // BLOCK_BYTES, last + 1):
-                    ahead = min(last, block + _PREFETCH_WINDOW)
-                    flight = self._library.want(Want(0, answer.key, path, record.generation, block, ahead))
-                    if flight is None:
-                        return
-                    landing = _Landing()
-                    if flight.is_over:
-                        continue
-                    flight.join(landing)
-                    await landing.over
+                if order.pledged_until:
+                    await self._library.pledge(answer.key, order.pledged_until)
+                if stop > order.start:
+                    await self._library.bring(answer.key, record, order.start, stop, _PREFETCH_WINDOW)
         finally:
             self._prefetching -= 1
+
+    async def _pledge(self, request: web.Request) -> web.Response:
+        order = await body(request, PledgeOrder)
+        path = _canonical(order.path)
+        key = object_key(path)
+        if self._index.object(key) is None:
+            raise web.HTTPNotFound(text=f"{path} is not held")
+        if order.until:
+            self._check_pledge()
+        await self._library.pledge(key, order.until)
+        return web.json_response({"path": path, "pledged_until": order.until})
+
+    def _check_pledge(self) -> None:
+        share, most = self._shelves.pledged_share, self._settings.store.pledge_share
+        if share >= most:
+            raise web.HTTPConflict(
+                text=f"{share:.0%} of the devices' room is pledged already; store.pledge_share allows {most:.0%}"
+            )
 
 
 def _canonical(path: str | None) -> str:
@@ -271,16 +266,6 @@ def _canonical(path: str | None) -> str:
         return canonical_path(path.replace("%", "%25").encode())
     except Refused as error:
         raise web.HTTPBadRequest(text=error.reason) from error
-
-
-async def _body(request: web.Request, kind: type[T]) -> T:
-    try:
-        async with asyncio.timeout(10):
-            return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.DecodeError as error:
-        raise web.HTTPBadRequest(text=f"the body is not the JSON expected: {error}") from error
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text="the body did not come within 10 s") from None
 
 
 @web.middleware

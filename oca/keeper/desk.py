@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from oca import ipc
+from oca.cache.health import Fault, Signal
 from oca.counters import ROWS, WORDS
 from oca.errors import NoSourceAnswered
 from oca.keeper.flights import Flight, Stage
@@ -128,8 +129,14 @@ class Clerk:
                     self._forget(flight)
             case ipc.Touched(slots):
                 self._desk.shelves.touch(slots)
-            case ipc.Lost(extent, slot, reason):
-                self._desk.library.lose(extent, slot, reason)
+            case ipc.Lost(extent, slot, reason, device, fault):
+                self._desk.library.lose(extent, slot, reason, device, _fault(fault))
+            case ipc.Stalled(device, seconds):
+                shelf = self._desk.shelves.shelf(device)
+                if shelf is not None:
+                    shelf.errors[Fault.STALLED] += 1
+                    detail = f"{shelf.path}: a read was not done within {seconds:.1f} s"
+                    self._desk.shelves.signal(shelf, Signal.STALL, detail)
 
     async def _open(self, asked: ipc.Open) -> None:
         try:
@@ -167,3 +174,8 @@ class Clerk:
         self._numbers.clear()
         self._flights.clear()
         self._desk.left(self)
+
+
+def _fault(word: str) -> Fault:
+    """A worker of another version may have words that we lack."""
+    return Fault(word) if word in Fault.__members__.values() else Fault.IO

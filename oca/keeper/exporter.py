@@ -12,6 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from oca.cache.health import Fault, Standing
+from oca.cache.policy import AdmitReason
 from oca.counters import (
     CLASSES,
     EGRESS_AT,
@@ -25,7 +27,11 @@ from oca.counters import (
 )
 from oca.keeper.desk import Desk
 from oca.keeper.library import Library
+from oca.settings import Tier
 from oca.store.index import Index
+from oca.store.mover import MoveCause, Mover
+from oca.store.rack import Rack
+from oca.store.shelf import MEMORY
 from oca.store.shelves import Shelves
 
 _TIMEOUTS: Final = {
@@ -38,11 +44,22 @@ _TIMEOUTS: Final = {
 class Exporter(Collector):
     """Collected on each scrape: nothing is kept twice, so nothing can drift apart."""
 
-    def __init__(self, desk: Desk, library: Library, shelves: Shelves, index: Index, places: int) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        library: Library,
+        shelves: Shelves,
+        index: Index,
+        rack: Rack,
+        mover: Mover,
+        places: int,
+    ) -> None:
         self._desk = desk
         self._library = library
         self._shelves = shelves
         self._index = index
+        self._rack = rack
+        self._mover = mover
         self._places = places
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -139,19 +156,46 @@ class Exporter(Collector):
         used = GaugeMetricFamily("oca_device_used_bytes", "What the cache takes on a device.", labels=labels)
         capacity = GaugeMetricFamily("oca_device_capacity_bytes", "What it may take.", labels=labels)
         up = GaugeMetricFamily("oca_device_up", "Whether blocks are written there.", labels=labels)
-        errors = CounterMetricFamily("oca_device_errors", "Writes and removals that failed.", labels=labels)
+        standing = GaugeMetricFamily("oca_device_standing", "1 for how a device stands.", labels=[*labels, "standing"])
+        faults = CounterMetricFamily("oca_device_faults", "What went wrong.", labels=[*labels, "fault"])
         for shelf in self._shelves.shelves:
-            names = [shelf.identity, shelf.settings.tier]
-            used.add_metric(names, shelf.eviction.used_bytes)
-            capacity.add_metric(names, shelf.settings.capacity)
-            up.add_metric(names, int(self._shelves.is_up(shelf)))
-            errors.add_metric(names, shelf.errors)
-        for left_out in self._shelves.left_out:
+            names = [shelf.identity, shelf.tier]
+            used.add_metric(names, self._shelves.policy.used_bytes(shelf.number))
+            capacity.add_metric(names, shelf.capacity)
+            up.add_metric(names, int(shelf.can_write))
+            _add_standing(standing, names, shelf.health.standing)
+            for fault in Fault:
+                faults.add_metric([*names, fault], shelf.errors[fault])
+        for left_out in self._rack.left_out:
             # Its own id can't be read: it stands under its path.
             names = [left_out.settings.path, left_out.settings.tier]
             capacity.add_metric(names, left_out.settings.capacity)
             up.add_metric(names, 0)
-        yield from (used, capacity, up, errors)
+            _add_standing(standing, names, Standing.OFFLINE)
+        yield from (used, capacity, up, standing, faults)
+        yield GaugeMetricFamily("oca_health", "Share of the devices' room that is well.", value=self._rack.health)
+        yield from self._moves()
         objects, extents = self._index.counts()
         yield GaugeMetricFamily("oca_index_objects", "Objects in the index.", value=objects)
         yield GaugeMetricFamily("oca_index_extents", "Extents in the index.", value=extents)
+
+    def _moves(self) -> Iterator[Metric]:
+        admissions = CounterMetricFamily(
+            "oca_admissions", "Blocks of newcomers, by what became of them.", labels=["reason"]
+        )
+        for reason in AdmitReason:
+            admissions.add_metric([reason], self._shelves.admissions[reason])
+        moves = CounterMetricFamily("oca_moves", "Extents moved between devices.", labels=["reason"])
+        for why in MoveCause:
+            moves.add_metric([why], self._mover.moves[why])
+        written = CounterMetricFamily("oca_written_bytes", "Bytes written to devices.", labels=["tier", "by"])
+        for tier in (*Tier, MEMORY):
+            written.add_metric([tier, "misses"], self._shelves.written[tier])
+            written.add_metric([tier, "moves"], self._mover.bytes[tier])
+        yield from (admissions, moves, written)
+        yield CounterMetricFamily("oca_failed_moves", "Moves given up; the extent stays.", value=self._mover.failed)
+
+
+def _add_standing(family: GaugeMetricFamily, names: list[str], now: Standing) -> None:
+    for standing in Standing:
+        family.add_metric([*names, standing], int(standing is now))

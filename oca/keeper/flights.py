@@ -47,6 +47,8 @@ class Flight:
         self.fd = -1
         self.wanted = asyncio.Event()
         """Somebody reads along, or did."""
+        self.passes = False
+        """It lies on a device that does not give it: it is brought for those who wait, and not kept again."""
         self._readers: set[Reader] = set()
 
     @property
@@ -116,3 +118,25 @@ class Flight:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+class Landing:
+    """A reader that only waits for the end."""
+
+    def __init__(self) -> None:
+        self.over: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Whether the block is here."""
+
+    def arriving(self, flight: Flight) -> None: ...
+
+    def progress(self, flight: Flight) -> None: ...
+
+    def landed(self, flight: Flight, *, kept: bool) -> None:
+        del flight, kept
+        if not self.over.done():
+            self.over.set_result(True)
+
+    def failed(self, flight: Flight, *, unknown: bool, reason: str) -> None:
+        del flight, unknown, reason
+        if not self.over.done():
+            self.over.set_result(False)

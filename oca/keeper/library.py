@@ -22,14 +22,15 @@ import msgspec
 
 from oca.cache.breaker import Breaker, Limits
 from oca.cache.freshness import Defaults, Lifetime, lifetime
-from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ObjectKey, extent_key, object_key
+from oca.cache.health import Fault
+from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ExtentKey, ObjectKey, extent_key, object_key
 from oca.cache.ladder import Ladder, retry_delay
 from oca.cache.records import ObjectRecord
 from oca.cache.verdicts import Answer, Beyond, Negative, Part, Unchanged, Version, Whole, judge
 from oca.errors import FetchReason, GenerationChanged, NoSourceAnswered, OcaError, RequestRefused, SourceError
 from oca.http.dates import format_date
 from oca.ipc import Want
-from oca.keeper.flights import Flight, Stage
+from oca.keeper.flights import Flight, Landing, Stage
 from oca.keeper.sources import Source, ask, fields_of
 from oca.settings import Settings
 from oca.store.index import Index
@@ -38,6 +39,7 @@ from oca.store.shelves import Keeping, Shelves
 log = logging.getLogger(__name__)
 
 _NEGATIVES: Final = 10_000
+_PLEDGES: Final = 100_000
 _PRIVATE_REST: Final = 30.0
 """Seconds that what lies on no device waits for its viewer: a block until it is wanted, an object between two."""
 
@@ -156,7 +158,9 @@ class Library:
         self._live: dict[ObjectKey, Live] = {}
         self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
         self._memory = asyncio.Semaphore(settings.fetch.max_flights)
-        self._losing: dict[bytes, asyncio.Task[None]] = {}
+        self._losing: dict[ExtentKey, asyncio.Task[None]] = {}
+        self._pledges: dict[ObjectKey, float] = {}
+        """Objects that nightly fill is bringing, and until when they are not evicted."""
         self._last_generation = 0
         self._private = 0
         self._resting = 0
@@ -490,7 +494,7 @@ class Library:
             return None
         flight = live.flights.get(block)
         if flight is None:
-            if self._is_present(live, block):
+            if not wanted.unreadable and self._is_present(live, block):
                 flight = Flight(key, live.record, block)
                 flight.stage = Stage.LANDED
                 return flight
@@ -500,9 +504,10 @@ class Library:
                 return None
             self._live[key] = live
             flight = self._new_flight(live, block, wanted.loop)
+            flight.passes = wanted.unreadable
             if not live.streams:
                 self._spawner.spawn(self._fly(live, flight), f"block {block} of {live.record.path}")
-        if not live.streams:
+        if not live.streams and not wanted.unreadable:
             self._read_ahead(live, block, wanted.last_block, wanted.loop)
         return flight
 
@@ -516,11 +521,10 @@ class Library:
                 self._spawner.spawn(self._fly(live, flight), f"block {ahead} of {live.record.path}")
 
     def _is_present(self, live: Live, block: int) -> bool:
-        number, place = divmod(block, EXTENT_BLOCKS)
         if not live.record.storable:
             return False
-        key = extent_key(live.key, live.record.generation, number)
-        return key not in self._losing and self._shelves.is_present(key, place)
+        key = self._extent_of(live, block)
+        return key not in self._losing and self._shelves.is_present(key, block % EXTENT_BLOCKS)
 
     def _new_flight(self, live: Live, block: int, loop: bytes = b"") -> Flight:
         flight = live.flights.get(block)
@@ -529,8 +533,19 @@ class Library:
         return flight
 
     async def _fly(self, live: Live, flight: Flight) -> None:
+        losing = self._losing.get(self._extent_of(live, flight.block))
+        if losing is not None:
+            # What was lost on one device may lie on another: then it is there once the index says so.
+            await asyncio.wait([losing])
+            if self._is_present(live, flight.block):
+                flight.land(kept=True)
+                self._over(live, flight)
+                return
         if await self._take_off(live, flight):
             await self._bring(live, flight)
+
+    def _extent_of(self, live: Live, block: int) -> ExtentKey:
+        return extent_key(live.key, live.record.generation, block // EXTENT_BLOCKS)
 
     async def _take_off(self, live: Live, flight: Flight) -> bool:
         """Get memory for a flight, when its turn comes. False if there is none to be had: then it has failed."""
@@ -548,6 +563,12 @@ class Library:
     async def _bring(self, live: Live, flight: Flight) -> None:
         """Fetch what is missing of a flight that has taken off, put it on disk, and end it, in every case."""
         try:
+            if flight.stage is Stage.ARRIVING and flight.passes:
+                copy = await self._shelves.read_copy(
+                    self._extent_of(live, flight.block), flight.block % EXTENT_BLOCKS, flight.length
+                )
+                if copy is not None:
+                    flight.receive(copy)
             if flight.stage is Stage.ARRIVING:
                 await self._fetch_rest(live, flight)
             await self._land(live, flight)
@@ -682,13 +703,20 @@ class Library:
 
     async def _land(self, live: Live, flight: Flight) -> None:
         kept = False
-        if live.record.storable and not live.is_purged:
+        if live.record.storable and not live.is_purged and not flight.passes:
             if live.remembered is not None:
                 # The object's record first: its generation's older extents go with that commit.
                 await asyncio.wait([live.remembered])
             with _logged(f"keep block {flight.block} of {live.record.path}"):
                 kept = await self._shelves.keep(
-                    Keeping(live.key, live.record, flight.block, flight.content(), lambda: not live.is_purged)
+                    Keeping(
+                        live.key,
+                        live.record,
+                        flight.block,
+                        flight.content(),
+                        lambda: not live.is_purged,
+                        self._pledges.get(live.key, 0.0),
+                    )
                 )
         if not kept and self._resting < self._fetch.max_flights // 2:
             # These bytes are nowhere else, and whoever they are for may not have heard of them yet. Half of the memory
@@ -725,21 +753,52 @@ class Library:
         live = [key for key, live in self._live.items() if live.record.path.startswith(prefix)]
         return live + [key for key, record in self._negatives.items() if record.path.startswith(prefix)]
 
-    def lose(self, extent: bytes, slot: int, reason: str) -> asyncio.Task[None]:
-        """What a worker found: an extent's file is gone, short or unreadable. From now on its blocks are fetched anew.
+    def lose(self, extent: ExtentKey, slot: int, reason: str, device: int, fault: Fault) -> asyncio.Task[None]:
+        """What a worker found: an extent's file is gone, short, unreadable or rotten on a device. From now on its
+        blocks come from its copy, or are fetched anew.
 
         Several viewers find the same at once; one of them is enough. The task is over when the index has forgotten it.
         """
         losing = self._losing.get(extent)
         if losing is None:
-            losing = self._losing[extent] = self._spawner.spawn(self._lose(extent, slot, reason), "lose an extent")
+            work = self._lose(extent, slot, reason, device, fault)
+            losing = self._losing[extent] = self._spawner.spawn(work, "lose an extent")
         return losing
 
-    async def _lose(self, extent: bytes, slot: int, reason: str) -> None:
+    async def _lose(self, extent: ExtentKey, slot: int, reason: str, device: int, fault: Fault) -> None:
         try:
-            await self._shelves.lose(extent, slot, reason)
+            await self._shelves.lose(extent, slot, reason, device, fault)
         finally:
             del self._losing[extent]
+
+    async def pledge(self, key: ObjectKey, until: float) -> None:
+        """What is held of an object, and what is brought of it from now on, is not evicted before `until`; 0: it is
+        again like everything else.
+        """
+        record = self._indexed(key)
+        if until:
+            self._pledges[key] = until
+            if len(self._pledges) > _PLEDGES:
+                now = time.time()
+                self._pledges = {held: end for held, end in self._pledges.items() if end > now}
+        else:
+            self._pledges.pop(key, None)
+        if record is not None:
+            await self._shelves.pledge(key, record.generation, until)
+
+    async def bring(self, key: ObjectKey, record: ObjectRecord, start: int, stop: int, ahead: int) -> bool:
+        """Have the blocks of a span of bytes fetched, one after the other and some ahead. Whether all are here then."""
+        last = (stop - 1) // BLOCK_BYTES
+        for block in range(start // BLOCK_BYTES, last + 1):
+            flight = self.want(Want(0, key, record.path, record.generation, block, min(last, block + ahead)))
+            if flight is None:
+                return False
+            if not flight.is_over:
+                landing = Landing()
+                flight.join(landing)
+                if not await landing.over:
+                    return False
+        return True
 
     def _ladder(self) -> Ladder:
         return Ladder(list(self.breakers.values()), self._fetch.attempts)

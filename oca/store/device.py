@@ -214,38 +214,15 @@ class DeviceFolder:
             raise ExtentDamaged(Fault.ROTTEN, f"{self.path}/{name}: the block at {offset} does not have its sum")
         return content
 
-    def label(self, key: ExtentKey) -> bytes | None:
-        """What the extent's file says of itself; None if it says nothing, or is gone."""
+    def describe(self, key: ExtentKey) -> tuple[int, bytes] | None:
+        """How long the extent's file is and what it says of itself (empty: nothing). None if there is no file."""
         name = _name(key)
         try:
             fd = self._at(name, os.O_RDONLY)
             try:
-                return os.getxattr(fd, LABEL)
+                return os.fstat(fd).st_size, _label_of(fd)
             finally:
                 os.close(fd)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno in _NO_LABEL:
-                return None
-            raise _fault(f"{self.path}/{name}", error) from error
-
-    def set_label(self, key: ExtentKey, label: bytes) -> None:
-        name = _name(key)
-        try:
-            fd = self._open_held(name)
-            try:
-                _set_label(fd, label)
-            finally:
-                os.close(fd)
-        except OSError as error:
-            raise _fault(f"{self.path}/{name}", error) from error
-
-    def size(self, key: ExtentKey) -> int | None:
-        """How long the extent's file is; None if there is none."""
-        name = _name(key)
-        try:
-            return os.stat(name, dir_fd=self._root).st_size
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -263,16 +240,39 @@ class DeviceFolder:
         except OSError as error:
             raise _fault(f"{self.path}/{name}", error) from error
 
-    def extents(self) -> Iterator[ExtentKey]:
-        """Keys of all extent files on the device; what else lies there is left alone."""
+    def extents(self, first: int | None = None) -> Iterator[ExtentKey]:
+        """Keys of all extent files on the device, or of those that begin with the byte `first`; what else lies there is
+        left alone. Within a folder they come by inode: in that order a disk reads them with the fewest seeks.
+        """
+        top = _EXTENTS if first is None else f"{_EXTENTS}/{first:02x}"
+        folders = [top]
         try:
-            for _, _, names, _ in os.fwalk(_EXTENTS, dir_fd=self._root, onerror=_raise):
-                for name in names:
-                    key = key_of_file(name)
-                    if key is not None:
-                        yield key
+            while folders:
+                name = folders.pop()
+                files: list[tuple[int, ExtentKey]] = []
+                for entry in self._entries(name):
+                    key = key_of_file(entry.name)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{name}/{entry.name}")
+                    elif key is not None:
+                        files.append((entry.inode(), key))
+                yield from (key for _, key in sorted(files))
         except OSError as error:
             raise _fault(f"{self.path}/{_EXTENTS}", error) from error
+
+    def _entries(self, name: str) -> list[os.DirEntry[str]]:
+        try:
+            fd = self._at(name, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            # Nothing begins with that byte; but without the folder of all it is not the device that it was.
+            if name == _EXTENTS:
+                raise
+            return []
+        try:
+            with os.scandir(fd) as entries:
+                return list(entries)
+        finally:
+            os.close(fd)
 
     def _write_identity(self, identity: str) -> None:
         path = f"{self.path}/{_IDENTITY}"
@@ -346,8 +346,13 @@ def _set_label(fd: int, label: bytes) -> None:
             raise
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _label_of(fd: int) -> bytes:
+    try:
+        return os.getxattr(fd, LABEL)
+    except OSError as error:
+        if error.errno in _NO_LABEL:
+            return b""
+        raise
 
 
 def _fault(what: str, error: OSError) -> StoreError:

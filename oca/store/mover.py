@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -42,6 +43,15 @@ TryTurn = Callable[[int, int], AbstractContextManager[bool]]
 
 def _always(_device: int, _depth: int) -> AbstractContextManager[bool]:
     return nullcontext(True)
+
+
+class MoveCause(StrEnum):
+    """Why content moves: a metric label."""
+
+    READ_AGAIN = MoveReason.READ_AGAIN
+    PROMOTED = MoveReason.PROMOTED
+    DEMOTED = MoveReason.DEMOTED
+    DRAINED = "drained"
 
 
 class Pace:
@@ -86,8 +96,7 @@ class Mover:
         self._depth_of = depth_of
         self._try_turn = try_turn
         self._sleep = sleep
-        self.moves: Counter[MoveReason | str] = Counter()
-        """Done, by reason; drains under "drained"."""
+        self.moves: Counter[MoveCause] = Counter()
         self.bytes: Counter[str] = Counter()
         """Written by moves, by tier."""
         self.failed = 0
@@ -114,7 +123,7 @@ class Mover:
         done = False
         if key is not None:
             try:
-                done = await self._move(key, move.slot, [move.level], move.reason)
+                done = await self._move(key, move.slot, [move.level], MoveCause(move.reason))
             finally:
                 if not done:
                     self._shelves.policy.moved_not(move.slot)
@@ -129,12 +138,12 @@ class Mover:
             key = self._shelves.slots.key_of(slot)
             if key is None:
                 continue
-            if await self._move(key, slot, nearest, "drained", off=shelf):
+            if await self._move(key, slot, nearest, MoveCause.DRAINED, off=shelf):
                 return True
         return False
 
     async def _move(
-        self, key: ExtentKey, slot: int, levels: list[Level], reason: MoveReason | str, off: Shelf | None = None
+        self, key: ExtentKey, slot: int, levels: list[Level], reason: MoveCause, off: Shelf | None = None
     ) -> bool:
         async with self._shelves.alone(key, slot):
             extent = self._index.extent(key)
@@ -164,7 +173,7 @@ class Mover:
         return False
 
     async def _copy(
-        self, key: ExtentKey, extent: ExtentRecord, source: Shelf, target: Shelf, reason: MoveReason | str
+        self, key: ExtentKey, extent: ExtentRecord, source: Shelf, target: Shelf, reason: MoveCause
     ) -> bool:
         record = self._index.object(key[:16])
         if record is None:
@@ -172,7 +181,7 @@ class Mover:
         start = int.from_bytes(key[24:28], "big") * EXTENT_BYTES
         # Of what goes up from an hdd the hdd keeps its copy: coming down again is then free, and a flash device that
         # fails is healed from it.
-        keeps_below = source.level is Level.HDD and target.level is not Level.HDD and reason == MoveReason.PROMOTED
+        keeps_below = source.level is Level.HDD and target.level is not Level.HDD and reason is MoveCause.PROMOTED
         is_first = True
         try:
             async with self._shelves.room_for(target, extent.used_bytes):

@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 _LOOK: Final = 10.0
 """Seconds for the first look at a device."""
-_WATCH: Final = 5.0
+WATCH: Final = 5.0
+"""Seconds between two rounds of `Rack.look_after`."""
 _PROBE: Final = 30.0
 _LEAST_PROBATION: Final = 256 * 1024 * 1024
 """Memory for fewer than four extents is not worth a device."""
@@ -413,12 +414,6 @@ class Rack:
             hands.close()
 
     # --- All the time -------------------------------------------------------------------------------------------------
-
-    async def watch(self) -> None:
-        """Look after the devices for ever."""
-        while True:
-            await asyncio.sleep(_WATCH)
-            await self.look_after()
 
     async def look_after(self) -> None:
         """One round: is each device where it was, is it quick, does one that failed answer again?"""

@@ -76,6 +76,8 @@ class Shelves:
         self.slots = Slots()
         self.policy = Policy()
         self.admissions: Counter[AdmitReason] = Counter()
+        self.written: Counter[str] = Counter()
+        """Bytes of blocks that were kept, by tier."""
         self._shelves: dict[int, Shelf] = {}
         self._pinned: set[int] = set()
         """Slots that are being written to or moved: they can't be evicted."""
@@ -252,11 +254,33 @@ class Shelves:
         self._board.raise_stamp(key)
         await self._forget_dropped(dropped, alone_with=key)
 
+    async def read_copy(self, key: ExtentKey, place: int, length: int) -> memoryview | None:
+        """A block from the copy below, while the device it is read from does not answer. None if there is none."""
+        extent = self._index.extent(key)
+        below = None if extent is None or extent.below is None else self._shelves.get(extent.below)
+        if extent is None or below is None or not below.can_read or not extent.present >> place & 1:
+            return None
+        try:
+            return await below.do(
+                lambda: below.folder.read_block(key, place * BLOCK_BYTES, length, extent.sum_of(place))
+            )
+        except ExtentDamaged as error:
+            await self.lose(key, extent.slot, str(error), below.number, Fault(error.fault))
+        except StoreError as error:
+            self.failed(below, error)
+        return None
+
     async def pledge(self, key: ObjectKey, generation: int, until: float) -> None:
         """What is held of an object is not evicted before `until`."""
         await self._index.apply(Pledge(key, generation, until))
         for _, extent in self._index.extents_of(key, generation):
             self.policy.pledge(extent.slot, until)
+
+    @property
+    def pledged_share(self) -> float:
+        """How much of the devices' room is pledged, from 0 to 1."""
+        capacity = sum(shelf.capacity for shelf in self._shelves.values())
+        return sum(self.policy.pledged_bytes(number) for number in self._shelves) / capacity if capacity else 0.0
 
     def touch(self, slots: Iterable[int]) -> None:
         now = self._clock()
@@ -395,6 +419,7 @@ class Shelves:
             self._board.raise_stamp(block.key)
             if block.pledged_until:
                 self.policy.pledge(slot, block.pledged_until)
+            self.written[shelf.tier] += size
             self.signal(shelf, Signal.GOOD)
             await self._forget_dropped(dropped, alone_with=key)
         except DeviceFull as error:

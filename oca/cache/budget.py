@@ -13,9 +13,10 @@ class WriteBudget:
         self.left_bytes = bytes_per_day
         self.counted_at: float | None = None
 
-    def allows(self, size_bytes: int, now: float) -> bool:
+    def allows(self, now: float) -> bool:
+        """As long as anything is left: the last extent of the day may be on tomorrow's account."""
         self._fill(now)
-        return self.left_bytes >= size_bytes
+        return self.left_bytes > 0
 
     def spend(self, size_bytes: int, now: float) -> None:
         """What was written was written: the bucket may go below empty, by no more than it holds."""

@@ -112,8 +112,8 @@ class _Shelf:
     def has_room(self, size_bytes: int) -> bool:
         return self.is_open and self.used + pages(size_bytes) <= self.capacity
 
-    def may_write(self, size_bytes: int, now: float) -> bool:
-        return self.is_open and (self.budget is None or self.budget.allows(size_bytes, now))
+    def may_write(self, now: float) -> bool:
+        return self.is_open and (self.budget is None or self.budget.allows(now))
 
 
 class Policy:
@@ -193,7 +193,7 @@ class Policy:
         why = AdmitReason.RETURNED if returns else AdmitReason.NEWCOMER
         if levels[-1] == Level.MEMORY and not returns:
             return Admission(Level.MEMORY, why)
-        if any(shelf.may_write(size_bytes, now) for shelf in self._on(lowest)):
+        if any(shelf.may_write(now) for shelf in self._on(lowest)):
             return Admission(lowest, why)
         return Admission(Level.MEMORY if levels[-1] == Level.MEMORY else None, AdmitReason.BUDGET)
 
@@ -284,8 +284,12 @@ class Policy:
 
     # Told
 
-    def place(self, slot: int, name: int, group: int, shelf: int, size_bytes: int, now: float) -> None:
-        """`slot` holds `size_bytes` more on `shelf`: a newcomer, or one that grew. Room must have been made before."""
+    def place(
+        self, slot: int, name: int, group: int, shelf: int, size_bytes: int, now: float, *, is_written: bool = True
+    ) -> None:
+        """`slot` holds `size_bytes` more on `shelf`: a newcomer, or one that grew. Room must have been made before.
+        Without `is_written` it was there before the start, and is on no day's account.
+        """
         here = self._shelves[shelf]
         name &= 0xFFFFFFFF
         if slot >= len(self._line):
@@ -297,7 +301,7 @@ class Policy:
             # The store puts growth where the slot stands: it knows better.
             self.move(slot, shelf, now)
         self._add(slot, here, pages(size_bytes))
-        if here.budget is not None:
+        if is_written and here.budget is not None:
             here.budget.spend(size_bytes, now)
 
     def resize(self, slot: int, size_bytes: int) -> None:
@@ -544,7 +548,7 @@ class Policy:
         for level in (Level.SSD, Level.NVME):
             if not from_memory and level >= here.level:
                 continue
-            if any(shelf.may_write(size_bytes, now) for shelf in self._on(level)):
+            if any(shelf.may_write(now) for shelf in self._on(level)):
                 return Move(slot, level, MoveReason.READ_AGAIN if from_memory else MoveReason.PROMOTED)
         return None
 
@@ -552,7 +556,7 @@ class Policy:
         """What would be evicted next from a nearly full flash shelf goes down first, if there is somewhere to go."""
         if not _is_flash(here.level) or here.used < _NEARLY_FULL * here.capacity:
             return None
-        lower = [level for level in Level if level > here.level and any(s.may_write(0, now) for s in self._on(level))]
+        lower = [level for level in Level if level > here.level and any(s.may_write(now) for s in self._on(level))]
         line = here.main
         slot = line.first
         if not lower or slot == NOBODY or self._line[slot] & AWAITED or self._below[slot] or slot in self._moving:

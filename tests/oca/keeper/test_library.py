@@ -9,6 +9,7 @@ import resource
 import pytest
 from aiohttp import web
 
+from oca.cache.health import Fault
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.errors import NoSourceAnswered
 from oca.ipc import Want
@@ -17,6 +18,7 @@ from oca.keeper.library import Library, OpenOutcome, Spawner
 from oca.keeper.sources import build_sources, new_session
 from oca.settings import parse_settings
 from oca.store.index import Index, PutObject
+from oca.store.rack import Rack
 from oca.store.shelves import Shelves
 
 PATH = "/films/a.mp4"
@@ -151,8 +153,8 @@ async def rig(tmp_path, board):
             asyncio.TaskGroup() as group,
         ):
             spawner = Spawner(group)
-            shelves = Shelves(index, board, lambda: 0.0)
-            await shelves.add_all(settings.device)
+            shelves = Shelves(index, board, lambda: 1000.0)
+            await Rack(shelves, index, settings.store, lambda: 1000.0).start(settings.device)
             await shelves.load()
             library = Library(settings, build_sources(settings), session, index, shelves, spawner)
             ready.set_result(Rig(library, index, shelves, origin))
@@ -357,7 +359,8 @@ async def test_a_lost_extent_is_fetched_again(rig):
     await rig.settled()
     extent = extent_key(KEY, generation, 0)
     for _ in range(3):  # Several viewers find the same.
-        rig.library.lose(extent, rig.index.extent(extent).slot, "unreadable")
+        held = rig.index.extent(extent)
+        rig.library.lose(extent, held.slot, "unreadable", held.device, Fault.IO)
     async with asyncio.timeout(30):
         while rig.index.extent(extent) is not None:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)

@@ -9,11 +9,13 @@ import shutil
 import crc32c
 import pytest
 
+from oca.cache.health import Fault, Signal, Standing
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.cache.records import ObjectRecord
-from oca.errors import IndexUnusable, StoreError
-from oca.settings import Bytes, Device, Tier
+from oca.errors import IndexUnusable, OrderRefused
+from oca.settings import Bytes, Device, Store, Tier
 from oca.store.index import AddBlock, Index, PutObject
+from oca.store.rack import AddOrder, Rack
 from oca.store.shelves import Keeping, Shelves
 
 PAGE = 4096
@@ -23,7 +25,22 @@ def content_of(path: str, generation: int, block: int, length: int = PAGE) -> by
     return random.Random(f"{path} {generation} {block}").randbytes(PAGE) * (length // PAGE)
 
 
-class Rack:
+def allocated(path: str) -> int:
+    """Bytes of a file that are no holes, by whole pages."""
+    total = end = 0
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        while end < size:
+            try:
+                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:
+                break
+            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            total += -(-(end - start) // PAGE) * PAGE
+    return total
+
+
+class Bay:
     """Shelves on folders below `root`, with a clock that stands until it is moved."""
 
     def __init__(self, root, board) -> None:
@@ -38,8 +55,9 @@ class Rack:
         """Devices by name, with what the cache may use of each."""
         self.index = await self._exit.enter_async_context(Index(str(self.root / "index")))
         self.shelves = Shelves(self.index, self.board, lambda: self.now)
-        await self.shelves.add_all(
-            Device(str(self.root / name), Tier.NVME, Bytes(capacity)) for name, capacity in capacities.items()
+        self.rack = Rack(self.shelves, self.index, Store(probation=Bytes(0)), lambda: self.now)
+        await self.rack.start(
+            Device(str(self.root / name), Tier.NVME, Bytes(capacity), 100.0) for name, capacity in capacities.items()
         )
         await self.shelves.load()
 
@@ -58,8 +76,15 @@ class Rack:
     async def keep(self, *args, **others) -> bool:
         return await self.shelves.keep(self.keeping(*args, **others))
 
+    async def lose(self, key: bytes, slot: int, reason: str) -> None:
+        fault = Fault.MISSING if reason == "gone" else Fault.IO
+        await self.shelves.lose(key, slot, reason, self.index.extent(key).device, fault)
+
+    async def sweep(self) -> int:
+        return sum([await self.shelves.sweep(shelf) for shelf in self.shelves.shelves])
+
     def shelf(self, name: str):
-        return next(shelf for shelf in self.shelves.shelves if shelf.settings.path == str(self.root / name))
+        return next(shelf for shelf in self.shelves.shelves if shelf.path == str(self.root / name))
 
     def extent(self, path="/a", *, generation=1, number=0):
         return self.index.extent(extent_key(object_key(path), generation, number))
@@ -72,7 +97,9 @@ class Rack:
         return {key: os.stat(folder.file_path(key)) for key in folder.extents()}
 
     def bytes_on_disk(self, name: str) -> int:
-        return sum(found.st_blocks * 512 for found in self.files(name).values())
+        """What the content takes; a file's label is the file system's business."""
+        folder = self.shelf(name).folder
+        return sum(allocated(folder.file_path(key)) for key in folder.extents())
 
     def is_settled(self) -> None:
         """Index, files, slots and sums say the same, and no device holds more than it may."""
@@ -80,10 +107,10 @@ class Rack:
         for shelf in self.shelves.shelves:
             here = {key: record for key, record in listed if record.device == shelf.number}
             assert set(shelf.folder.extents()) == set(here)
-            assert shelf.eviction.used_bytes == sum(record.used_bytes for record in here.values())
-            assert shelf.eviction.used_bytes <= shelf.settings.capacity
+            assert self.shelves.policy.used_bytes(shelf.number) == sum(record.used_bytes for record in here.values())
+            assert self.shelves.policy.used_bytes(shelf.number) <= shelf.capacity
             for key, record in here.items():
-                assert record.slot in shelf.eviction
+                assert self.shelves.policy.shelf_of(record.slot) == shelf.number
                 with open(shelf.folder.file_path(key), "rb") as file:
                     for block in range(16):
                         if record.present >> block & 1:
@@ -97,7 +124,7 @@ class Rack:
 
 @pytest.fixture
 async def rack(tmp_path, board):
-    built = Rack(tmp_path, board)
+    built = Bay(tmp_path, board)
     yield built
     await built.stop()
 
@@ -134,7 +161,8 @@ async def test_extents_of_one_object_are_spread_over_devices(rack):
 async def test_nothing_is_kept_before_the_shelves_know_what_they_hold(rack):
     rack.index = await rack._exit.enter_async_context(Index(str(rack.root / "index")))
     rack.shelves = Shelves(rack.index, rack.board, lambda: rack.now)
-    await rack.shelves.add(Device(str(rack.root / "disk"), Tier.NVME, Bytes(10 * PAGE)))
+    brought = Rack(rack.shelves, rack.index, Store(), lambda: rack.now)
+    await brought.start([Device(str(rack.root / "disk"), Tier.NVME, Bytes(10 * PAGE))])
     assert not await rack.keep()
     await rack.shelves.load()
     assert await rack.keep()
@@ -183,6 +211,7 @@ async def test_what_workers_read_stays(rack):
     await rack.start(disk=3 * PAGE)
     for name in ("/a", "/b", "/c"):
         assert await rack.keep(name)
+    rack.now += 600  # What one viewer asks for within minutes is one access.
     rack.shelves.touch([rack.extent("/a").slot, 4711])
     assert await rack.keep("/d")
     assert rack.extent("/a") is not None
@@ -193,7 +222,7 @@ async def test_a_block_larger_than_the_device_is_not_kept(rack):
     await rack.start(disk=2 * PAGE)
     assert await rack.keep("/a")
     assert not await rack.keep("/b", length=3 * PAGE)
-    assert rack.shelves.is_up(rack.shelf("disk"))
+    assert rack.shelf("disk").can_write
     rack.is_settled()
 
 
@@ -229,7 +258,7 @@ async def test_a_commit_that_fails_forgets_no_victim(rack):
     answers = await asyncio.gather(rack.keep("/d"), rack.index.apply(bad), return_exceptions=True)
     assert answers[0] is False
     assert isinstance(answers[1], IndexUnusable)
-    assert rack.shelves.is_up(rack.shelf("disk"))
+    assert rack.shelf("disk").can_write
     rack.is_settled()
     assert await rack.keep("/d")
     rack.is_settled()
@@ -243,7 +272,7 @@ async def test_a_purge_before_the_commit_leaves_nothing(rack):
     assert not await rack.keep(is_wanted=lambda: False)
     assert rack.extent() is None
     assert rack.files("disk") == {}
-    assert rack.shelf("disk").eviction.used_bytes == 0
+    assert rack.shelves.policy.used_bytes(rack.shelf("disk").number) == 0
     rack.is_settled()
 
 
@@ -302,7 +331,7 @@ async def test_a_lost_extent_is_forgotten(rack):
     await rack.start(disk=10 * PAGE)
     assert await rack.keep()
     os.unlink(rack.file("disk"))
-    await rack.shelves.lose(extent_key(object_key("/a"), 1, 0), rack.extent().slot, "gone")
+    await rack.lose(extent_key(object_key("/a"), 1, 0), rack.extent().slot, "gone")
     assert rack.extent() is None
     rack.is_settled()
 
@@ -310,7 +339,7 @@ async def test_a_lost_extent_is_forgotten(rack):
 async def test_an_extent_is_not_lost_by_an_old_report(rack):
     await rack.start(disk=10 * PAGE)
     assert await rack.keep()
-    await rack.shelves.lose(extent_key(object_key("/a"), 1, 0), rack.extent().slot + 1, "gone")
+    await rack.lose(extent_key(object_key("/a"), 1, 0), rack.extent().slot + 1, "gone")
     assert rack.extent() is not None
     rack.is_settled()
 
@@ -319,7 +348,7 @@ async def test_an_extent_that_is_lost_while_it_is_added_to_is_lost_whole(rack):
     await rack.start(disk=3 * BLOCK_BYTES)
     assert await rack.keep("/a", 0, length=BLOCK_BYTES)
     slot = rack.extent().slot
-    lost = rack.shelves.lose(extent_key(object_key("/a"), 1, 0), slot, "unreadable")
+    lost = rack.lose(extent_key(object_key("/a"), 1, 0), slot, "unreadable")
     await asyncio.gather(rack.keep("/a", 1), lost)
     assert rack.extent() is None
     rack.is_settled()
@@ -336,7 +365,7 @@ async def test_the_holes_of_a_file_that_lost_its_bytes_are_never_marked_present(
     await rack.keep("/a", 1, length=BLOCK_BYTES)
     extent = rack.extent()
     assert extent is None or not extent.present & 1
-    assert rack.shelves.is_up(rack.shelf("disk"))
+    assert rack.shelf("disk").can_write
     rack.is_settled()
     assert await rack.keep("/a", 2, length=BLOCK_BYTES)
     rack.is_settled()
@@ -355,19 +384,20 @@ def mend_device(rack, name: str) -> None:
     (rack.root / name / "extents").mkdir()
 
 
-async def test_a_failing_device_rests_and_its_sums_are_as_before(rack):
+async def test_a_failing_device_is_not_written_and_its_sums_are_as_before(rack):
     await rack.start(disk=10 * PAGE)
     break_device(rack, "disk")
     assert not await rack.keep()
     shelf = rack.shelf("disk")
-    assert shelf.errors > 0
-    assert not rack.shelves.is_up(shelf)
+    assert shelf.health.standing is Standing.OFFLINE
+    assert shelf.health.reason is Fault.UNUSABLE
+    assert shelf.errors[Fault.UNUSABLE] > 0
     assert not rack.shelves.can_keep()
-    assert shelf.eviction.used_bytes == 0
+    assert rack.shelves.policy.used_bytes(shelf.number) == 0
     assert rack.extent() is None
     mend_device(rack, "disk")
     assert not await rack.keep()
-    rack.now += 30
+    await rack.rack.add(AddOrder(str(rack.root / "disk")))
     assert await rack.keep()
     rack.is_settled()
 
@@ -377,19 +407,32 @@ async def test_what_a_failing_device_can_not_take_another_takes(rack):
     break_device(rack, "one")
     assert all(await asyncio.gather(*(rack.keep(f"/{number}") for number in range(10))))
     assert len(rack.files("two")) == 10
-    assert not rack.shelves.is_up(rack.shelf("one"))
+    assert not rack.shelf("one").can_write
 
 
-async def test_an_extent_whose_home_rests_moves_and_is_given_up_there(rack):
+async def test_of_an_extent_whose_home_is_read_but_not_written_nothing_is_given_up(rack):
+    await rack.start(one=20 * PAGE, two=20 * PAGE)
+    assert await rack.keep("/a", 0)
+    home = next(name for name in ("one", "two") if rack.files(name))
+    rack.rack.drain(rack.shelf(home))
+    assert not await rack.keep("/a", 1)
+    assert rack.extent().present == 0b1
+    rack.is_settled()
+
+
+async def test_an_extent_whose_home_is_offline_begins_anew_elsewhere(rack):
     await rack.start(one=20 * PAGE, two=20 * PAGE)
     assert await rack.keep("/a", 0)
     home = next(name for name in ("one", "two") if rack.files(name))
     other = {"one": "two", "two": "one"}[home]
-    rack.shelf(home).rests_until = rack.now + 1
+    rack.shelves.signal(rack.shelf(home), Signal.VANISHED, "pulled")
+    assert not rack.shelves.is_present(extent_key(object_key("/a"), 1, 0), 0)
     assert await rack.keep("/a", 1)
     assert rack.extent().present == 0b10
-    assert rack.files(home) == {}
     assert len(rack.files(other)) == 1
+    await rack.rack.add(AddOrder(str(rack.root / home)))
+    assert await rack.rack.settle(lambda _: None) == 1
+    assert rack.files(home) == {}
     rack.is_settled()
 
 
@@ -397,16 +440,16 @@ async def test_the_same_device_under_two_names_is_taken_once(rack):
     (rack.root / "disk").mkdir()
     (rack.root / "again").symlink_to("disk")
     await rack.start(disk=10 * PAGE, again=10 * PAGE)
-    assert [shelf.settings.path for shelf in rack.shelves.shelves] == [str(rack.root / "disk")]
-    assert ["same device" in left.reason for left in rack.shelves.left_out] == [True]
-    with pytest.raises(StoreError, match="again: is the same device"):
-        await rack.shelves.add(Device(str(rack.root / "again"), Tier.HDD, Bytes(PAGE)))
+    assert [shelf.path for shelf in rack.shelves.shelves] == [str(rack.root / "disk")]
+    assert ["same device" in left.detail for left in rack.rack.left_out] == [True]
+    with pytest.raises(OrderRefused, match="again: is the same device"):
+        await rack.rack.add(AddOrder(str(rack.root / "again"), Tier.HDD, PAGE))
 
 
 async def test_a_device_that_can_not_be_used_is_left_out_and_the_others_serve(rack):
     (rack.root / "broken").write_text("not a folder")
     await rack.start(broken=10 * PAGE, disk=10 * PAGE)
-    assert [left.settings.path for left in rack.shelves.left_out] == [str(rack.root / "broken")]
+    assert [left.settings.path for left in rack.rack.left_out] == [str(rack.root / "broken")]
     assert await rack.keep()
     rack.is_settled()
 
@@ -414,9 +457,9 @@ async def test_a_device_that_can_not_be_used_is_left_out_and_the_others_serve(ra
 # --- Restarts ---------------------------------------------------------------------------------------------------------
 
 
-async def again(rack, **capacities: int) -> Rack:
+async def again(rack, **capacities: int) -> Bay:
     await rack.stop()
-    other = Rack(rack.root, rack.board)
+    other = Bay(rack.root, rack.board)
     await other.start(**capacities)
     return other
 
@@ -426,9 +469,9 @@ async def test_after_a_restart_everything_is_as_before(rack):
     for number in range(12):
         assert await rack.keep(f"/{number}", number % 3)
     assert await rack.keep("/film", 0, length=BLOCK_BYTES)
-    before = {shelf.settings.path: shelf.eviction.used_bytes for shelf in rack.shelves.shelves}
+    before = {shelf.path: rack.shelves.policy.used_bytes(shelf.number) for shelf in rack.shelves.shelves}
     later = await again(rack, two=4 * BLOCK_BYTES, one=4 * BLOCK_BYTES)
-    assert {shelf.settings.path: shelf.eviction.used_bytes for shelf in later.shelves.shelves} == before
+    assert {shelf.path: rack.shelves.policy.used_bytes(shelf.number) for shelf in later.shelves.shelves} == before
     later.is_settled()
     assert await later.keep("/film", 2, length=BLOCK_BYTES)
     assert later.extent("/film").present == 0b101
@@ -457,10 +500,10 @@ async def test_what_lies_on_a_device_that_was_away_is_there_when_it_is_back(rack
     assert not any(later.shelves.is_present(key, 0) for key in away)
     for number in range(20, 30):
         assert await later.keep(f"/{number}")
-    await later.shelves.sweep()
+    await later.sweep()
     last = await again(later, one=40 * PAGE, two=40 * PAGE)
     # An extent whose number another one has by now is given up; those that are left are whole.
-    await last.shelves.sweep()
+    await last.sweep()
     last.is_settled()
     await last.stop()
 
@@ -491,7 +534,7 @@ async def test_a_sweep_removes_what_the_index_does_not_know_and_nothing_else(rac
     rack.shelf(other).folder.write_block(known, 0, memoryview(b"x"), 0)
     stranger = rack.root / home / "extents" / "README"
     stranger.write_text("an operator's note")
-    assert await rack.shelves.sweep() == 2
+    assert await rack.sweep() == 2
     assert set(rack.files(home)) == {known}
     assert rack.files(other) == {}
     assert stranger.exists()
@@ -500,7 +543,7 @@ async def test_a_sweep_removes_what_the_index_does_not_know_and_nothing_else(rac
 
 async def test_a_sweep_spares_what_is_being_written(rack):
     await rack.start(disk=40 * PAGE)
-    answers = await asyncio.gather(rack.shelves.sweep(), *(rack.keep(f"/{number}") for number in range(20)))
+    answers = await asyncio.gather(rack.sweep(), *(rack.keep(f"/{number}") for number in range(20)))
     assert answers == [0, *[True] * 20]
     rack.is_settled()
 
@@ -548,7 +591,7 @@ async def test_whatever_happens_at_once_index_files_and_sums_agree_in_the_end(ra
                 case 2:
                     extent = rack.extent(path, generation=generation, number=number)
                     if extent is not None:
-                        await rack.shelves.lose(extent_key(key, generation, number), extent.slot, "unreadable")
+                        await rack.lose(extent_key(key, generation, number), extent.slot, "unreadable")
                 case 3:
                     rack.shelves.touch(range(dice.randrange(20)))
                 case _:
@@ -558,5 +601,5 @@ async def test_whatever_happens_at_once_index_files_and_sums_agree_in_the_end(ra
     rack.is_settled()
     later = await again(rack, **capacities)
     later.is_settled()
-    assert await later.shelves.sweep() == 0
+    assert await later.sweep() == 0
     await later.stop()

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from oca.store.index import Index
 from oca.store.memoir import Memoir
 from oca.store.mover import Mover, Pace
 from oca.store.rack import WATCH, Rack
+from oca.store.rebuild import import_device
 from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
@@ -64,13 +66,22 @@ async def run_keeper(
         pace = Pace(float(settings.store.move_rate), time.monotonic)
         mover = Mover(shelves, index, pace, time.time)
         exporter = Exporter(desk, library, shelves, index, rack, mover, settings.listen.workers)
-        devices = Devices(rack, shelves, lambda: spawner.spawn(_settle(rack), "settle devices"))
+
+        async def settle() -> None:
+            """After the start, and when a device came back: what was given up while it was away goes, and what comes
+            from elsewhere is taken over.
+            """
+            removed = await rack.settle(lambda shelf: import_device(shelves, shelf))
+            if removed:
+                log.info("%d files that no record names are removed", removed)
+
+        devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"))
         control = Control(settings, board, index, shelves, library, desk, exporter, devices, rack, spawner)
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()
         await web.SockSite(runner, control_socket).start()
-        spawner.spawn(_settle(rack), "settle devices")
-        spawner.spawn(_watch(rack, spawner), "watch devices")
+        spawner.spawn(settle(), "settle devices")
+        spawner.spawn(_watch(rack, lambda: spawner.spawn(settle(), "settle devices")), "watch devices")
         spawner.spawn(mover.run(), "move content")
         spawner.spawn(memoir.write(), "remember accesses")
         spawner.spawn(_check_readers(index), "check readers")
@@ -84,21 +95,12 @@ async def run_keeper(
     log.info("keeper %d ends", os.getpid())
 
 
-async def _settle(rack: Rack) -> None:
-    """After the start, and when a device came back: files that no record names were being written when the appliance
-    was killed, or were given up while the device was away.
-    """
-    removed = await rack.settle(lambda _: None)
-    if removed:
-        log.info("%d unfinished files removed", removed)
-
-
-async def _watch(rack: Rack, spawner: Spawner) -> None:
+async def _watch(rack: Rack, settle: Callable[[], object]) -> None:
     while True:
         await asyncio.sleep(WATCH)
         await rack.look_after()
         if rack.returned:
-            spawner.spawn(_settle(rack), "settle devices")
+            settle()
 
 
 async def _check_readers(index: Index) -> None:

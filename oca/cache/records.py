@@ -106,6 +106,8 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True):
     """Where it was mounted last; stays when `path` is emptied."""
     live: bool = False
     """Brought in by command: it is in service without standing in the settings."""
+    foreign: bool = False
+    """It came with content of which not everything has been taken over yet: nothing is written or swept there."""
 
 
 _SUM: Final = struct.Struct(">I")

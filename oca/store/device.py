@@ -242,32 +242,36 @@ class DeviceFolder:
 
     def extents(self, first: int | None = None) -> Iterator[ExtentKey]:
         """Keys of all extent files on the device, or of those that begin with the byte `first`; what else lies there is
-        left alone. Within a folder they come by inode: in that order a disk reads them with the fewest seeks.
+        left alone. Those with the same first byte come by inode: so a disk reaches them with the fewest seeks.
         """
-        top = _EXTENTS if first is None else f"{_EXTENTS}/{first:02x}"
-        folders = [top]
         try:
-            while folders:
-                name = folders.pop()
-                files: list[tuple[int, ExtentKey]] = []
-                for entry in self._entries(name):
-                    key = key_of_file(entry.name)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(f"{name}/{entry.name}")
-                    elif key is not None:
-                        files.append((entry.inode(), key))
-                yield from (key for _, key in sorted(files))
+            if first is not None:
+                yield from self._extents_below(f"{_EXTENTS}/{first:02x}")
+                return
+            for entry in self._entries(_EXTENTS):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._extents_below(f"{_EXTENTS}/{entry.name}")
         except OSError as error:
             raise _fault(f"{self.path}/{_EXTENTS}", error) from error
 
+    def _extents_below(self, name: str) -> list[ExtentKey]:
+        found: list[tuple[int, ExtentKey]] = []
+        folders = [name]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = self._entries(folder)
+            except FileNotFoundError:
+                continue  # Nothing begins with that byte.
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{folder}/{entry.name}")
+                elif (key := key_of_file(entry.name)) is not None:
+                    found.append((entry.inode(), key))
+        return [key for _, key in sorted(found)]
+
     def _entries(self, name: str) -> list[os.DirEntry[str]]:
-        try:
-            fd = self._at(name, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:
-            # Nothing begins with that byte; but without the folder of all it is not the device that it was.
-            if name == _EXTENTS:
-                raise
-            return []
+        fd = self._at(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with os.scandir(fd) as entries:
                 return list(entries)

@@ -101,6 +101,17 @@ class DropCopy(msgspec.Struct, frozen=True):
     slot: int | None = None
 
 
+class AdoptExtent(msgspec.Struct, frozen=True):
+    """An extent was found on a device with its label. Nothing happens if the index does not say `known` of it any more,
+    or holds a newer generation of its object; extents of older ones go.
+    """
+
+    key: ExtentKey
+    known: ExtentRecord | None
+    extent: ExtentRecord
+    object: ObjectRecord
+
+
 class Pledge(msgspec.Struct, frozen=True):
     """Extents of an object are not evicted before `until`; 0 takes a pledge back."""
 
@@ -118,7 +129,7 @@ class DropExtent(msgspec.Struct, frozen=True):
     slot: int | None = None
 
 
-Change = PutObject | DropObject | AddBlock | MoveExtent | DropCopy | Pledge | DropExtent
+Change = PutObject | DropObject | AddBlock | MoveExtent | DropCopy | AdoptExtent | Pledge | DropExtent
 Dropped = list[tuple[ExtentKey, ExtentRecord]]
 """What a commit took out of the index, an extent or one of its copies: the files on `device` (and `below`) may go."""
 
@@ -337,6 +348,8 @@ class Index:
                     self._move_extent(txn, change, dropped)
                 case DropCopy():
                     self._drop_copy(txn, change, dropped)
+                case AdoptExtent():
+                    self._adopt_extent(txn, change, dropped)
                 case Pledge(key, generation, until):
                     self._pledge(txn, key + generation.to_bytes(8, "big"), until)
                 case DropExtent(key, slot):
@@ -411,6 +424,29 @@ class Index:
             return
         dropped.append((change.key, msgspec.structs.replace(extent, device=change.device, below=None)))
         txn.put(change.key, encode(remaining), db=self._extents)
+
+    def _adopt_extent(self, txn: Txn, change: AdoptExtent, dropped: Dropped) -> None:
+        packed = txn.get(change.key, db=self._extents)
+        known = None if packed is None else decode_extent(packed)
+        key, record = change.key[:16], change.object
+        packed = txn.get(key, db=self._objects)
+        held = None if packed is None else decode_object(packed)
+        if known != change.known or (held is not None and held.generation > record.generation):
+            return
+        if held is not None and held.generation < record.generation:
+            self._drop_object(txn, key, record.generation, dropped)
+            held = None
+        if held is None or held.generated_at < record.generated_at:
+            txn.put(key, encode(record), db=self._objects)
+            txn.put(_path_key(record.path, key), b"", db=self._paths)
+        if known is not None:
+            kept = (change.extent.device, change.extent.below)
+            dropped += [
+                (change.key, msgspec.structs.replace(known, device=device, below=None))
+                for device in (known.device, known.below)
+                if device is not None and device not in kept
+            ]
+        txn.put(change.key, encode(change.extent), db=self._extents)
 
     def _drop_extent(self, txn: Txn, key: ExtentKey, extent: ExtentRecord, dropped: Dropped) -> None:
         txn.delete(key, db=self._extents)

@@ -36,6 +36,7 @@ class Shelf:
         self.dwpd = record.dwpd
         self.wish = record.wish
         self.live = record.live
+        self.foreign = record.foreign
         self.folder = folder
         self.hands = Hands(_THREADS[self.level], f"device {self.path}")
         self.watcher = Hands(1, f"device {self.path}")
@@ -56,7 +57,7 @@ class Shelf:
 
     @property
     def can_write(self) -> bool:
-        return self.health.can_write and self.wish == SERVE
+        return self.health.can_write and self.wish == SERVE and not self.foreign
 
     def record(self) -> DeviceRecord:
         """As the index should know it. Workers read from it only if it has a path."""
@@ -72,6 +73,7 @@ class Shelf:
             self.dwpd,
             self.path,
             self.live,
+            self.foreign,
         )
 
     async def do(self, work: Callable[[], T], deadline: float = _DEADLINE) -> T:

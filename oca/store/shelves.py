@@ -45,7 +45,19 @@ from oca.cache.records import (
 from oca.cache.slots import Slots
 from oca.errors import DeviceFault, DeviceFull, ExtentDamaged, IndexUnusable, StoreError
 from oca.store.board import Board
-from oca.store.index import AddBlock, Change, DropCopy, DropExtent, DropObject, Dropped, Index, Pledge, PutObject
+from oca.store.index import (
+    AddBlock,
+    AdoptExtent,
+    Change,
+    DropCopy,
+    DropExtent,
+    DropObject,
+    Dropped,
+    Index,
+    Pledge,
+    PutObject,
+)
+from oca.store.labels import joined
 from oca.store.shelf import MEMORY, REMOVE, Shelf
 
 log = logging.getLogger(__name__)
@@ -85,6 +97,9 @@ class Shelves:
         """Extents whose file is being written or removed."""
         self._left_behind: dict[ExtentKey, set[Shelf]] = {}
         """Busy extents that were dropped meanwhile: who is busy with one removes its file in the end."""
+        self._purged: set[ObjectKey] = set()
+        """What was purged while devices are taken over: it does not come in with them. Prefixes likewise."""
+        self._purged_prefixes: set[str] = set()
         self._loaded = asyncio.Event()
 
     @property
@@ -175,10 +190,10 @@ class Shelves:
         """Tell the policy of an extent that lies there already."""
         name = extent_name(key)
         if extent.below is not None and extent.below in self._shelves:
-            self.policy.place(slot, name, extent.group, extent.below, extent.used_bytes, now)
+            self.policy.place(slot, name, extent.group, extent.below, extent.used_bytes, now, is_written=False)
             self.policy.move(slot, extent.device, now, keeps_below=True)
         else:
-            self.policy.place(slot, name, extent.group, extent.device, extent.used_bytes, now)
+            self.policy.place(slot, name, extent.group, extent.device, extent.used_bytes, now, is_written=False)
         if extent.pledged_until > now:
             self.policy.pledge(slot, extent.pledged_until)
 
@@ -224,9 +239,16 @@ class Shelves:
         self._board.raise_stamp(key)
         await self._forget_dropped(dropped)
 
+    def drop_below(self, prefix: str) -> None:
+        """What begins with `prefix` is being purged: it is not taken over from devices that come from elsewhere."""
+        if any(shelf.foreign for shelf in self._shelves.values()):
+            self._purged_prefixes.add(prefix)
+
     async def drop(self, keys: Iterable[ObjectKey]) -> None:
         """Forget objects and everything held of them. When this returns, no worker serves them any more."""
         listed = list(keys)
+        if any(shelf.foreign for shelf in self._shelves.values()):
+            self._purged.update(listed)
         dropped = await self._index.apply(*(DropObject(key) for key in listed))
         for key in listed:
             self._board.raise_stamp(key)
@@ -269,6 +291,63 @@ class Shelves:
         except StoreError as error:
             self.failed(below, error)
         return None
+
+    async def adopt(self, shelf: Shelf, found: Iterable[tuple[ExtentKey, Label]]) -> int:
+        """Extents that were found on a device are held from now on, as their labels say; who calls is alone with them.
+        Returns how many are: others are held better already, or were purged since.
+        """
+        changes = [change for key, label in found if (change := self._adoption(shelf, key, label)) is not None]
+        dropped: Dropped = []
+        try:
+            dropped = await self._index.apply(*changes)
+        finally:
+            adopted = sum([self._settle_adopted(change) for change in changes])
+        for change in changes:
+            self._board.raise_stamp(change.key)
+        await self._forget_dropped(dropped)
+        return adopted
+
+    def _adoption(self, shelf: Shelf, key: ExtentKey, label: Label) -> AdoptExtent | None:
+        if key[:16] in self._purged or label.object.path.startswith(tuple(self._purged_prefixes)):
+            return None
+        known = self._index.extent(key)
+        slot = self.slots.take(key) if known is None else known.slot
+        extent = msgspec.structs.replace(label.extent, device=shelf.number, slot=slot, below=None)
+        home = None if known is None else self._shelves.get(known.device)
+        if known is None:
+            self._pinned.add(slot)
+            self._place(slot, key, extent, self._clock())
+        elif home is not None and home.can_read:
+            extent = joined(known, extent, lambda number: self._shelves[number].level)
+        return None if extent == known else AdoptExtent(key, known, extent, label.object)
+
+    def _settle_adopted(self, change: AdoptExtent) -> bool:
+        """The policy believes what the index says now. True if the extent was taken."""
+        key, slot = change.key, change.extent.slot
+        extent = self._index.extent(key)
+        if change.known is None:
+            self._pinned.discard(slot)
+        if extent is not None and extent.slot == slot:
+            if (self.policy.shelf_of(slot), self.policy.below_of(slot)) != (extent.device, extent.below):
+                self.policy.forget(slot)
+                self._place(slot, key, extent, self._clock())
+            self.policy.resize(slot, extent.used_bytes)
+            return extent == change.extent
+        if change.known is None:
+            self.policy.forget(slot)
+            if self.slots.key_of(slot) == key:
+                self.slots.give_back(slot)
+        return False
+
+    async def taken_over(self, shelf: Shelf) -> None:
+        """Everything of a device from elsewhere that can be used is held now: from here on it is one of ours."""
+        shelf.foreign = False
+        if not any(other.foreign for other in self._shelves.values()):
+            self._purged.clear()
+            self._purged_prefixes.clear()
+        self.noted(shelf)
+        async with shelf.room:
+            await self._make_room(shelf, 0)
 
     async def pledge(self, key: ObjectKey, generation: int, until: float) -> None:
         """What is held of an object is not evicted before `until`."""
@@ -347,6 +426,15 @@ class Shelves:
                 yield
             finally:
                 self._pinned.discard(slot)
+
+    @contextlib.asynccontextmanager
+    async def alone_with(self, keys: Iterable[ExtentKey]) -> AsyncIterator[None]:
+        """Nobody else writes or removes the files of these extents meanwhile."""
+        async with contextlib.AsyncExitStack() as stack:
+            # In one order, so that two who want the same do not wait for each other.
+            for key in sorted(keys):
+                await stack.enter_async_context(self._alone(key))
+            yield
 
     @contextlib.asynccontextmanager
     async def _alone(self, key: ExtentKey) -> AsyncIterator[None]:

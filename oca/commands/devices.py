@@ -151,8 +151,9 @@ def _row(entry: DeviceEntry, now: float) -> tuple[str, ...]:
 
 def _waits_for(entry: DeviceEntry) -> str:
     """What has to happen next, and by whom."""
-    if entry.standing != Standing.ONLINE and entry.reason:
-        return "good probes" if entry.reason in HEALS else "oca device add"
+    if entry.standing != Standing.ONLINE:
+        # What could not be known by its id is not probed either.
+        return "good probes" if entry.id and entry.reason in HEALS else "oca device add"
     if entry.wish == "serve":
         return ""
     return f"{size(_left(entry))} to move" if _left(entry) else "oca device remove"

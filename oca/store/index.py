@@ -134,7 +134,7 @@ Dropped = list[tuple[ExtentKey, ExtentRecord]]
 """What a commit took out of the index, an extent or one of its copies: the files on `device` (and `below`) may go."""
 
 
-def _open(folder: str, *, readonly: bool) -> lmdb.Environment:
+def _open(folder: str, *, readonly: bool, sync: bool = True) -> lmdb.Environment:
     try:
         return lmdb.open(
             folder,
@@ -142,6 +142,7 @@ def _open(folder: str, *, readonly: bool) -> lmdb.Environment:
             max_dbs=_TABLES,
             max_readers=_READERS,
             readonly=readonly,
+            sync=sync,
             create=not readonly,
             readahead=False,
             max_spare_txns=4,
@@ -173,6 +174,44 @@ class IndexReader:
     def devices(self) -> dict[int, DeviceRecord]:
         with self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
             return {_NUMBER.unpack(key)[0]: decode_device(packed) for key, packed in cursor}
+
+
+class IndexLoader:
+    """Fills a new index, in the order of its keys. It is durable, and complete, when `close` returns."""
+
+    def __init__(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True)
+        self._env = _open(folder, readonly=False, sync=False)
+        self._objects = self._env.open_db(b"objects")
+        self._extents = self._env.open_db(b"extents")
+        self._paths = self._env.open_db(b"paths")
+        self._devices = self._env.open_db(b"devices")
+        self._env.open_db(b"notes")
+        meta = self._env.open_db(b"meta")
+        with self._env.begin(write=True) as txn:
+            txn.put(_FORMAT_KEY, str(FORMAT).encode(), db=meta)
+
+    def append(
+        self, objects: Iterable[tuple[ObjectKey, ObjectRecord]], extents: Iterable[tuple[ExtentKey, ExtentRecord]]
+    ) -> None:
+        """Records whose keys follow, in order, on all that were appended before."""
+        listed = list(objects)
+        with self._env.begin(write=True) as txn:
+            with txn.cursor(db=self._extents) as cursor:
+                cursor.putmulti([(key, encode(record)) for key, record in extents], append=True)
+            with txn.cursor(db=self._objects) as cursor:
+                cursor.putmulti([(key, encode(record)) for key, record in listed], append=True)
+            with txn.cursor(db=self._paths) as cursor:
+                cursor.putmulti(sorted((_path_key(record.path, key), b"") for key, record in listed))
+
+    def put_devices(self, devices: dict[int, DeviceRecord]) -> None:
+        with self._env.begin(write=True) as txn:
+            for number, record in devices.items():
+                txn.put(_NUMBER.pack(number), encode(record), db=self._devices)
+
+    def close(self) -> None:
+        self._env.sync(True)
+        self._env.close()
 
 
 class Index:

@@ -20,7 +20,7 @@ UV := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),UV_SYSTEM_CERTS="$${UV
 
 .PHONY: help
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | while IFS=: read -r name words; do printf '  make %-7s%s\n' "$$name" "$$words"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST) | while IFS=: read -r name words; do printf '  make %-12s%s\n' "$$name" "$$words"; done
 
 .PHONY: demo
 demo: $(READY) ## an origin, one appliance and a page that plays a film from it; SMOKE=1 lets a headless browser judge
@@ -46,6 +46,10 @@ fix: $(READY) ## mend what ruff can mend, and format
 .PHONY: bench
 bench: $(READY) ## the appliance beside nginx on this machine (needs nginx and wrk)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: bench-store
+bench-store: $(READY) ## what the store's policy misses, writes and remembers, beside those that are well known
+	@exec $(BIN)/python -m tests.bench.store $(ARGS)
 
 .PHONY: soak
 soak: $(READY) ## the long tests: many rounds of kill -9, and the like

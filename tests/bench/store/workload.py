@@ -5,15 +5,15 @@ boost decays over days; the evening is five times the early morning. **Recency**
 soon after or not at all (an LRU stack whose depths are log-normal), and a tenth for what is asked for every day.
 
 Sessions are shared: a start-up ramp, the rendition that the line carries, a dip, seeking, half of them abandoned,
-bingeing. They are seen in two units. A **segment** is an object of 4-10 s; an **extent** is 64 MiB of a
-single-file rendition, and a session asks for it once however many of its requests fall into it. Sizes are whole pages, as on disk.
+bingeing. They are seen in two units. A **segment** is an object of 4-10 s; an **extent** is 64 MiB of a single-file
+rendition, and a session asks for it once however many of its requests fall into it. Sizes are whole pages, as on disk.
 
-Where this differs from a real site: it is small (a session is 150 segments but 12 extents, so for a trace of a million
-accesses the extents come from a site of a hundred thousand sessions, the segments from one of ten thousand), an extent is
-counted whole though only a part of it may be asked for, and there is no live television, no audio and no geography.
+Where this differs from a real site: it is small, and segments come from a smaller one than extents (a play of a film is
+400 segments but 17 extents, and both traces have a million accesses or two); an extent is counted whole though only a
+part of it may be asked for; there is no live television, no audio and no geography.
 
-Byte miss ratios at 10 % of the footprint, seed 1, beside published ones (popularity: the same model with 22 renditions and
-20 k videos; recency: JEDI's `v` class). The spread is alike; the levels are a little higher, as a small site re-uses less:
+Byte miss ratios at 10 % of the footprint, seed 1, beside published ones (popularity: the same model with 22 renditions
+and 20 k videos; recency: JEDI's `v` class). The spread is alike; the levels are higher, as a small site re-uses less:
 
               popularity extents    popularity segments   recency extents  recency segments   JEDI v
   LRU         .503   pub. .354      .677   pub. .591      .472             .479               .409
@@ -93,6 +93,10 @@ class Trace:
     def footprint_bytes(self) -> int:
         """Of all objects that are asked for."""
         return int(self.sizes.sum())
+
+    @property
+    def served_bytes_a_day(self) -> float:
+        return float(self.sizes[self.objects].sum() / (self.times[-1] - self.times[0]) * DAY)
 
     @property
     def counted_bytes(self) -> int:

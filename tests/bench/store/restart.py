@@ -1,0 +1,145 @@
+"""A restart in the middle of a trace: what the policy remembers, and what it loses.
+
+At the stop the policy is dumped, a new one takes the dump up, and everything that is held is placed in the order of the
+index's keys, as the keeper does at its start. The hour after, and the next accesses, are compared with the same trace
+replayed without a stop. For contrast also without the dump: what is held is known, what was wanted is not.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from typing import Final
+
+from oca.cache.policy import Policy
+from tests.bench.report import table
+from tests.bench.store.replay import Box, Replay, flash_box, tiered_box
+from tests.bench.store.workload import Family, Trace, Unit, trace
+
+_STOPS_AT: Final = 0.6
+"""Of the trace."""
+_HOUR: Final = 3600.0
+_NEXT: Final = 50_000
+MOST_LOST: Final = 0.01
+"""Of the hit ratio of the hour after."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    size: float = 0.1
+    seed: int = 1
+    scale: float = 1.0
+    memory_share: float = 0.01
+    dwpd: float | None = None
+
+
+def measure(plan: Plan) -> list[dict]:
+    rows = []
+    for family in Family:
+        made = trace(family, Unit.EXTENTS, plan.seed, plan.scale)
+        capacity = int(made.footprint_bytes * plan.size)
+        rows.append(_row(f"{family}, flash", made, flash_box(capacity, plan.memory_share, plan.dwpd), plan))
+        rows.append(_row(f"{family}, tiers", made, tiered_box(capacity, plan.dwpd), plan))
+    return rows
+
+
+def told(rows: list[dict]) -> str:
+    head = ("after a restart", "", "bytes hit", "restarted", "differs", "without dump", "differs")
+    lines = []
+    for row in rows:
+        for span in ("hour", "next"):
+            without, with_dump, bare = (row[span][name] for name in ("uninterrupted", "restarted", "bare"))
+            lines.append(
+                (
+                    row["name"],
+                    f"the hour ({row['hour']['accesses']:,})"
+                    if span == "hour"
+                    else f"{row['next']['accesses']:,} more",
+                    f"{without:.4f}",
+                    f"{with_dump:.4f}",
+                    f"{with_dump / without - 1:+.2%}",
+                    f"{bare:.4f}",
+                    f"{bare / without - 1:+.2%}",
+                )
+            )
+    worst = max(1 - row[span]["restarted"] / row[span]["uninterrupted"] for row in rows for span in ("hour", "next"))
+    word = "reached" if worst <= MOST_LOST else "missed"
+    size = max(row["dump_bytes"] / row["held"] for row in rows)
+    return (
+        table(head, lines)
+        + f"\nthe dump has up to {size:.0f} bytes for each extent that is held"
+        + f"\n{word}: at most {MOST_LOST:.0%} of the hit ratio lost by a restart; at worst {max(worst, 0):.2%}"
+    )
+
+
+def _row(name: str, made: Trace, box: Box, plan: Plan) -> dict:
+    stop = int(len(made) * _STOPS_AT)
+    hour = bisect.bisect_left(made.times, made.times[stop] + _HOUR)
+    spans = {"hour": (stop, hour), "next": (stop, min(stop + _NEXT, len(made)))}
+    last = max(end for _, end in spans.values())
+
+    def until_last(run: Replay) -> dict[str, float]:
+        run.run(last)
+        run.check_books()
+        return {name: _byte_hits(run, *span) for name, span in spans.items()}
+
+    uninterrupted = until_last(Replay(Policy(plan.seed), made, box))
+    stopped = Replay(Policy(plan.seed), made, box)
+    stopped.run(stop)
+    packed = dumped(stopped)
+    restart(stopped, Policy(plan.seed), packed)
+    held = sum(map(bool, stopped.lies_on))
+    restarted = until_last(stopped)
+    bare = Replay(Policy(plan.seed), made, box)
+    bare.run(stop)
+    restart(bare, Policy(plan.seed), b"")
+    lost = until_last(bare)
+    return {
+        "name": name,
+        "held": held,
+        "dump_bytes": len(packed),
+        **{
+            span: {
+                "accesses": end - start,
+                "uninterrupted": uninterrupted[span],
+                "restarted": restarted[span],
+                "bare": lost[span],
+            }
+            for span, (start, end) in spans.items()
+        },
+    }
+
+
+def dumped(run: Replay) -> bytes:
+    assert isinstance(run.policy, Policy)
+    return b"".join(run.policy.dump())
+
+
+def restart(run: Replay, policy: Policy, packed: bytes) -> None:
+    """The same books, another policy. With nothing `packed`, as if the file with the dump was lost."""
+    if packed:
+        policy.restore(memoryview(packed))
+    for number, device in enumerate(run.box):
+        policy.add_shelf(number, device.level, device.capacity_bytes, device.writes_per_day)
+    now = run.times[run.at]
+    held = [slot for slot, number in enumerate(run.lies_on) if number]
+    for slot in sorted(held, key=lambda slot: run.names[run.object_in[slot]]):
+        number = run.object_in[slot]
+        name, group, size = run.names[number], run.groups[number], run.sizes[number]
+        shelf, below = run.lies_on[slot] - 1, run.below[slot] - 1
+        if below >= 0:
+            policy.place(slot, name, group, below, size, now)
+            policy.move(slot, shelf, now, keeps_below=True)
+        else:
+            policy.place(slot, name, group, shelf, size, now)
+    run.policy = policy
+    run.check_books()
+
+
+def _byte_hits(run: Replay, start: int, stop: int) -> float:
+    served = hit = 0
+    for i in range(start, stop):
+        size = run.sizes[run.objects[i]]
+        served += size
+        hit += size if run.hits[i] else 0
+    return hit / served

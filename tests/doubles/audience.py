@@ -23,7 +23,8 @@ _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 class Audience:
     """Viewers on keep-alive connections, in a thread of their own, for as long as the `with` block lasts.
 
-    An answer that is wrong in any way stands in `faults`, one that did not come to its end in `cuts`.
+    An answer with wrong bytes or a wrong head stands in `faults`, an honest refusal (5xx) in `refusals`, one that did
+    not come to its end in `cuts`; what came of it was compared too.
     """
 
     def __init__(self, port: int, films: dict[str, bytes], *, viewers: int = 100, seed: int = 1) -> None:
@@ -37,6 +38,7 @@ class Audience:
         self.answers = 0
         self.hits = 0
         self.cuts: list[str] = []
+        self.refusals: list[str] = []
         self.faults: list[str] = []
 
     def __enter__(self) -> Self:
@@ -67,6 +69,7 @@ class Audience:
     def assert_content(self) -> None:
         """Nobody missed anything."""
         assert self.faults == []
+        assert self.refusals == []
         assert self.cuts == []
 
     async def _all_view(self) -> None:
@@ -87,10 +90,10 @@ class Audience:
                         if connection is None:
                             connection = await asyncio.open_connection("127.0.0.1", self._port, limit=_LONGEST)
                         await self._watch(connection, path, start, stop)
-                except (OSError, asyncio.IncompleteReadError, _Wrong) as error:
+                except (OSError, asyncio.IncompleteReadError, _Wrong, _Refused) as error:
                     # TimeoutError is an OSError.
                     told = f"{path} [{start}, {stop}) after {time.monotonic() - began:.1f} s: {error!r}"
-                    known = self.faults if isinstance(error, _Wrong) else self.cuts
+                    known = {_Wrong: self.faults, _Refused: self.refusals}.get(type(error), self.cuts)
                     if len(known) < _KNOWN_FAULTS:
                         known.append(told)
                     if connection is not None:
@@ -124,6 +127,8 @@ class Audience:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: films.example\r\n{span}\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         status, length = _STATUS.match(head), _LENGTH.search(head)
+        if status and status[1].startswith(b"5"):
+            raise _Refused(head.decode("latin-1"))
         said = (int(status[1]), int(length[1])) if status and length else None
         if said != (206 if stop else 200, len(wanted)):
             raise _Wrong(head.decode("latin-1"))
@@ -137,6 +142,10 @@ class Audience:
             at += len(piece)
         self.answers += 1
         self.hits += b"; hit\r\n" in head
+
+
+class _Refused(Exception):
+    """A status of 500 or more."""
 
 
 class _Wrong(Exception):

@@ -87,14 +87,24 @@ def mounted(folder: Path, kind: str = "xfs", *, image: Path | None = None, direc
         file.truncate(SIZE)
     _run(*_MAKE[kind], str(image))
     disk = Disk(image, folder, kind, direct=direct)
-    try:
-        disk.mount()
-        yield disk
-    finally:
-        # Twice mounted, or with a process in it that is about to be ended: --lazy takes all that in its stride.
-        while disk.is_mounted:
-            disk.pull()
-        image.unlink()
+    with _unmounted_when_we_die(folder):
+        try:
+            disk.mount()
+            yield disk
+        finally:
+            # Twice mounted, or with a process in it that is about to be ended: --lazy takes all that in its stride.
+            while disk.is_mounted:
+                disk.pull()
+            image.unlink()
+
+
+@contextmanager
+def _unmounted_when_we_die(folder: Path) -> Iterator[None]:
+    """A test run that is killed leaves no mount behind: another process sees the end of it."""
+    script = 'read -r _; while umount --lazy "$0" 2>/dev/null; do :; done'
+    with subprocess.Popen(["sh", "-c", script, str(folder)], stdin=subprocess.PIPE, start_new_session=True) as watcher:
+        yield
+        watcher.communicate()
 
 
 def wait_released(disk: Disk) -> None:

@@ -247,7 +247,8 @@ class Replay:
 
     def _makes_room(self, shelf: int, size: int, pinned: AbstractSet[int], now: float) -> bool:
         for victim in self.policy.victims(shelf, size, pinned, now):
-            if not (self.lies_on[victim] == shelf + 1 or self.below[victim] == shelf + 1) or victim in pinned:
+            lies_here = victim < len(self.lies_on) and shelf + 1 in (self.lies_on[victim], self.below[victim])
+            if not lies_here or victim in pinned:
                 raise BenchError(f"slot {victim} is given up on device {shelf}, where it is not, or is pinned")
             number = self.object_in[victim]
             self.used[shelf] -= self.sizes[number]

@@ -18,6 +18,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -174,6 +175,17 @@ class IndexReader:
     def devices(self) -> dict[int, DeviceRecord]:
         with self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
             return {_NUMBER.unpack(key)[0]: decode_device(packed) for key, packed in cursor}
+
+    def counts(self) -> tuple[int, int]:
+        """How many objects and extents there are."""
+        with self._env.begin() as txn:
+            return txn.stat(self._objects)["entries"], txn.stat(self._extents)["entries"]
+
+    def scan_from(self, after: ExtentKey, limit: int) -> list[tuple[ExtentKey, ExtentRecord | None]]:
+        """The next extents behind a key, in the order of keys; None in place of a record that can't be read."""
+        with self._env.begin() as txn, txn.cursor(db=self._extents) as cursor:
+            found = islice(_behind(cursor, after), limit)
+            return [(key, _readable(packed, decode_extent)) for key, packed in found]
 
 
 class IndexLoader:
@@ -337,14 +349,10 @@ class Index:
         await self.in_thread(put)
 
     def scan_from(self, after: ExtentKey, limit: int) -> list[tuple[ExtentKey, ExtentRecord]]:
-        """The next extents behind a key, in the order of keys."""
-        found: list[tuple[ExtentKey, ExtentRecord]] = []
+        """The next extents behind a key, in the order of keys. Records that can't be read are passed over."""
         with self._env.begin() as txn, txn.cursor(db=self._extents) as cursor:
-            more = cursor.set_range(after + b"\0") if after else cursor.first()
-            while more and len(found) < limit:
-                found.append((cursor.key(), decode_extent(cursor.value())))
-                more = cursor.next()
-        return found
+            decoded = ((key, _readable(packed, decode_extent)) for key, packed in _behind(cursor, after))
+            return list(islice(((key, extent) for key, extent in decoded if extent is not None), limit))
 
     def clear_dead_readers(self) -> int:
         """Free the reader slots of killed workers: while one is held, pages it saw can't be used again."""
@@ -508,6 +516,13 @@ class Index:
 
 def _path_key(path: str, key: ObjectKey) -> bytes:
     return path.encode()[:_PATH_BYTES] + key
+
+
+def _behind(cursor: lmdb.Cursor[bytes], after: bytes) -> Iterator[tuple[bytes, bytes]]:
+    more = cursor.set_range(after + b"\0") if after else cursor.first()
+    while more:
+        yield cursor.key(), cursor.value()
+        more = cursor.next()
 
 
 def _starting(txn: Txn, table: lmdb._Database, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -264,6 +264,8 @@ def _age(record: ObjectRecord) -> tuple[int, float]:
 
 def _known_devices(folder: str) -> dict[int, DeviceRecord]:
     """What the old index says of devices; nothing if it can't be read."""
+    if not os.path.exists(folder):  # noqa: PTH110
+        return {}
     try:
         reader = IndexReader(folder)
     except (IndexUnusable, lmdb.Error) as error:

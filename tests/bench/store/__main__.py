@@ -11,16 +11,17 @@ import time
 from pathlib import Path
 
 from tests.bench import machine
-from tests.bench.store import memory, ratios, restart
+from tests.bench.store import memory, ratios, restart, start
 from tests.bench.store.baselines import BASELINES, LRU
 from tests.bench.store.workload import Family, Unit
 
-_PARTS = ("ratios", "restart", "memory")
+_PARTS = ("ratios", "restart", "memory", "start")
 _EPILOG = """
 parts (all if none is named):
   ratios   byte and object misses and bytes written per tier, beside libcachesim's policies and Belady's bound
   restart  the hit ratio after a restart of the policy in mid-trace, against none
   memory   RAM of slots and policy for each extent
+  start    a whole appliance with as many extents in its index: first hit, and when the policy is warm
 
 Targets are printed as reached or missed and do not change the exit code: 0 measured, 1 a measurement could not be
 made (an LRU in our plumbing differs from libcachesim's, the policy overfills a device), 2 the command line is wrong.
@@ -77,6 +78,11 @@ def _measure(folder: Path, given: argparse.Namespace, results: dict) -> None:
         _title("Memory")
         results["memory"] = memory.measure(given.extents, folder)
         print(memory.told(results["memory"]))
+    if "start" in parts:
+        _title("Start of an appliance")
+        (folder / "start").mkdir()
+        results["start"] = start.measure(start.Plan(given.extents), folder / "start", machine.cores())
+        print(start.told(results["start"]))
 
 
 def _title(text: str) -> None:
@@ -123,9 +129,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dwpd", type=float, help="write budget of flash: capacities a day (none)")
     parser.add_argument("--scale", type=float, help="size of the sites (1; quick 0.2)")
-    parser.add_argument("--extents", type=int, help="for memory (10000000; quick 1000000)")
+    parser.add_argument("--extents", type=int, help="for memory and start (10000000; quick 1000000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    parser.add_argument("--dir", type=Path, metavar="DIR", help="where temporary files go (1 GB; else $TMPDIR or /tmp)")
+    parser.add_argument("--dir", type=Path, metavar="DIR", help="where temporary files go (5 GB; else $TMPDIR or /tmp)")
     given = parser.parse_args()
     for part in given.parts:
         if part not in _PARTS:

@@ -342,11 +342,16 @@ class Index:
             return txn.get(name.encode(), db=self._notes)
 
     async def put_note(self, name: str, value: bytes) -> None:
+        """Raises `IndexUnusable` if it can't be written."""
+
         def put() -> None:
             with self._env.begin(write=True) as txn:
                 txn.put(name.encode(), value, db=self._notes)
 
-        await self.in_thread(put)
+        try:
+            await self.in_thread(put)
+        except lmdb.Error as error:
+            raise IndexUnusable(f"the index can't be written: {error}") from error
 
     def scan_from(self, after: ExtentKey, limit: int) -> list[tuple[ExtentKey, ExtentRecord]]:
         """The next extents behind a key, in the order of keys. Records that can't be read are passed over."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from oca.commands import devices
+from oca.commands import devices, store
 from oca.commands.terminal import say, show
 from oca.errors import OcaError, SettingsError
 from oca.lifecycle import configure_logging
@@ -64,6 +64,23 @@ Without --wait it returns at once and the appliance goes on moving, over restart
 """
 
 _DEVICE_SERVE = "Undo a drain: the device is written again."
+
+_STORE = "Look after what is held."
+
+_VERIFY = """Compare everything on the devices with the index, byte for byte, and print what is wrong.
+
+Also while the appliance serves: it reads at the lowest priority, and looks twice at what comes and goes. Nothing is
+changed: what is rotten is fetched anew when it is asked for, or by the scrubber. The exit code is 1 if anything is
+wrong.
+"""
+
+_INDEX = "Look after the index."
+
+_REBUILD = """Make the index anew from the devices alone, while the appliance is stopped.
+
+For a lost or broken index: what lies on the devices of the settings, and on those that the old index names, is known
+again without being fetched. The old index is used until the new one is whole.
+"""
 
 _REMOVE = """Take a device out of service for good, so that it can be pulled.
 
@@ -131,12 +148,21 @@ def _remove(given: argparse.Namespace, settings: Settings) -> int:
     return devices.remove_device(settings, given.device, force=given.force, as_json=given.json)
 
 
+def _verify(given: argparse.Namespace, settings: Settings) -> int:
+    return store.verify_store(settings, given.device, quick=given.quick, as_json=given.json)
+
+
+def _rebuild(given: argparse.Namespace, settings: Settings) -> int:
+    return store.rebuild_index(settings, as_json=given.json)
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="oca", description="A cache appliance for films.", epilog=_EXIT_CODES)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | check | device")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | check | device | store | index")
     _command(commands, "serve", _SERVE, _serve)
     _command(commands, "check", _CHECK, _check)
     _add_device_commands(commands)
+    _add_store_commands(commands)
     return parser
 
 
@@ -163,6 +189,13 @@ def _add_device_commands(commands: _Commands) -> None:
     remove = _with_json(_command(nouns, "remove", _REMOVE, _remove))
     remove.add_argument("device", metavar="ID|PATH")
     remove.add_argument("--force", action="store_true", help="even if it is not empty: says how much is given up")
+
+
+def _add_store_commands(commands: _Commands) -> None:
+    verify = _with_json(_command(_group(commands, "store", _STORE, "verify"), "verify", _VERIFY, _verify))
+    verify.add_argument("--device", metavar="ID|PATH", help="only this one")
+    verify.add_argument("--quick", action="store_true", help="names, lengths and labels only: no content is read")
+    _with_json(_command(_group(commands, "index", _INDEX, "rebuild"), "rebuild", _REBUILD, _rebuild))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -91,7 +91,7 @@ def add_device(
 
 def drain_device(settings: Settings, device: str, *, wait: bool, as_json: bool) -> int:
     client = ControlClient(settings)
-    entry = client.order("/v1/devices/drain", {"device": _named(device)}, DeviceEntry)
+    entry = client.order("/v1/devices/drain", {"device": named(device)}, DeviceEntry)
     if wait:
         entry = _wait_until_drained(client, entry)
     if as_json:
@@ -104,14 +104,14 @@ def drain_device(settings: Settings, device: str, *, wait: bool, as_json: bool) 
 
 
 def serve_device(settings: Settings, device: str, *, as_json: bool) -> int:
-    order = {"device": _named(device)}
+    order = {"device": named(device)}
     _answer(ControlClient(settings), "/v1/devices/serve", order, "serves", as_json=as_json)
     return 0
 
 
 def remove_device(settings: Settings, device: str, *, force: bool, as_json: bool) -> int:
     client = ControlClient(settings)
-    name = _named(device)
+    name = named(device)
     before = _find(client.look("/v1/devices", Listing), name)
     given_up = before.used_bytes if before is not None else 0
     entry = client.order("/v1/devices/remove", {"device": name, "force": force}, DeviceEntry)
@@ -130,6 +130,11 @@ def listed(listing: Listing, now: float) -> str:
     rows = [_row(entry, now) for entry in listing.devices]
     notes = [f"{entry.name}: {entry.detail}" for entry in listing.devices if entry.detail]
     return "\n".join([table(titles, rows), *notes, f"health: {listing.health:.0%}"])
+
+
+def named(device: str) -> str:
+    """An id as it is; whatever has a slash is a path."""
+    return _absolute(device) if "/" in device else device
 
 
 def _row(entry: DeviceEntry, now: float) -> tuple[str, ...]:
@@ -211,11 +216,6 @@ def _find(listing: Listing, name: str) -> DeviceEntry | None:
 
 def _in_settings(settings: Settings, path: str) -> Device | None:
     return next((device for device in settings.device if device.path == path), None)
-
-
-def _named(device: str) -> str:
-    """An id as it is; whatever has a slash is a path."""
-    return _absolute(device) if "/" in device else device
 
 
 def _absolute(path: str) -> str:

@@ -51,6 +51,8 @@ def run(monkeypatch, capsys):
         ["check", "--help"],
         ["device", "--help"],
         *(["device", verb, "--help"] for verb in ("list", "add", "drain", "serve", "remove")),
+        ["store", "verify", "--help"],
+        ["index", "rebuild", "--help"],
     ],
 )
 def test_help_tells_the_exit_codes(run, words):

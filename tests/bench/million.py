@@ -42,12 +42,13 @@ def write_state(folder: Path, records: int, content: bytes) -> None:
         objects.append((key, encode(described)))
         paths.append((_path_key(path, key), b""))
         extents.append((place, encode(with_block(ExtentRecord(0, number, 0, b"", 0), 0, crc, on_disk(size)))))
-    asyncio.run(_put(folder / "state/index", DeviceRecord(identity, device.path, "nvme"), objects, extents, paths))
+    record = DeviceRecord(identity, device.path, "nvme", home=device.path)
+    asyncio.run(_put(folder / "state/index", record, objects, extents, paths))
 
 
 async def _put(folder: Path, device: DeviceRecord, *tables: Iterable[tuple[bytes, bytes]]) -> None:
     async with Index(str(folder)) as index:
-        assert index.register_device(device) == 0
+        index.put_device(0, device)
         with index._env.begin(write=True) as txn:
             for items, db in zip(tables, (index._objects, index._extents, index._paths), strict=True):
                 with txn.cursor(db=db) as cursor:

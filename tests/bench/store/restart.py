@@ -8,13 +8,17 @@ replayed without a stop. For contrast also without the dump: what is held is kno
 from __future__ import annotations
 
 import bisect
+import itertools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 from oca.cache.policy import Policy
+from tests.bench.machine import cores
 from tests.bench.report import table
-from tests.bench.store.replay import Box, Replay, flash_box, tiered_box
-from tests.bench.store.workload import Family, Trace, Unit, trace
+from tests.bench.store.replay import Replay, flash_box, tiered_box
+from tests.bench.store.workload import Family, Unit, trace
 
 _STOPS_AT: Final = 0.6
 """Of the trace."""
@@ -34,13 +38,11 @@ class Plan:
 
 
 def measure(plan: Plan) -> list[dict]:
-    rows = []
-    for family in Family:
-        made = trace(family, Unit.EXTENTS, plan.seed, plan.scale)
-        capacity = int(made.footprint_bytes * plan.size)
-        rows.append(_row(f"{family}, flash", made, flash_box(capacity, plan.memory_share, plan.dwpd), plan))
-        rows.append(_row(f"{family}, tiers", made, tiered_box(capacity, plan.dwpd), plan))
-    return rows
+    with ProcessPoolExecutor(max(1, len(cores().all)), multiprocessing.get_context("fork")) as processes:
+        rows = [
+            processes.submit(_row, family, box, plan) for family, box in itertools.product(Family, ("flash", "tiers"))
+        ]
+        return [row.result() for row in rows]
 
 
 def told(rows: list[dict]) -> str:
@@ -72,7 +74,10 @@ def told(rows: list[dict]) -> str:
     )
 
 
-def _row(name: str, made: Trace, box: Box, plan: Plan) -> dict:
+def _row(family: Family, kind: str, plan: Plan) -> dict:
+    made = trace(family, Unit.EXTENTS, plan.seed, plan.scale)
+    capacity = int(made.footprint_bytes * plan.size)
+    box = flash_box(capacity, plan.memory_share, plan.dwpd) if kind == "flash" else tiered_box(capacity, plan.dwpd)
     stop = int(len(made) * _STOPS_AT)
     hour = bisect.bisect_left(made.times, made.times[stop] + _HOUR)
     spans = {"hour": (stop, hour), "next": (stop, min(stop + _NEXT, len(made)))}
@@ -95,7 +100,7 @@ def _row(name: str, made: Trace, box: Box, plan: Plan) -> dict:
     restart(bare, Policy(plan.seed), b"")
     lost = until_last(bare)
     return {
-        "name": name,
+        "name": f"{family}, {kind}",
         "held": held,
         "dump_bytes": len(packed),
         **{

@@ -23,7 +23,7 @@ from oca.store.device import DeviceFolder
 from oca.store.index import Index, _path_key
 from tests.bench.appliance import Appliance, serve_command
 from tests.bench.client import Client
-from tests.bench.machine import BenchError, Cores
+from tests.bench.machine import BenchError, Cores, cpu_seconds
 from tests.bench.processes import Process, ending, free_port
 from tests.bench.report import reached, table
 
@@ -82,6 +82,7 @@ def told(results: dict) -> str:
             f"{run['listens']:.2f}",
             f"{run['first hit']:.2f}",
             f"{run['loaded']:.1f}",
+            f"{run['keeper seconds']:.1f}",
             f"{run['keeper bytes'] / results['extents']:.1f}",
             f"{run['ends']:.1f}",
         )
@@ -98,8 +99,9 @@ def told(results: dict) -> str:
                     "listens",
                     "first hit",
                     "all loaded",
-                    "keeper, bytes/extent",
-                    "takes to end",
+                    "keeper's CPU",
+                    "its bytes each",
+                    "ends in",
                 ),
                 rows,
             ),
@@ -135,7 +137,7 @@ def _run(folder: Path, cores: Cores) -> dict[str, float]:
         if answer.body != _CONTENT or not answer.field("Cache-Status").endswith("; hit"):
             raise BenchError(f"the first answer is no hit, or has wrong bytes:\n{answer.head.decode()}")
         loaded = until("the shelves are loaded", lambda: _is_loaded(appliance), 0.2)
-        resident = _resident_bytes(appliance.keeper)
+        resident, worked = _resident_bytes(appliance.keeper), cpu_seconds(appliance.keeper)
         ends = time.perf_counter()
         os.kill(process.pid, signal.SIGTERM)
         while process.is_running:
@@ -143,7 +145,14 @@ def _run(folder: Path, cores: Cores) -> dict[str, float]:
                 raise BenchError(f"it does not end\n{process.told()}")
             time.sleep(0.02)
         ended = time.perf_counter() - ends
-    return {"listens": listens, "first hit": hit, "loaded": loaded, "keeper bytes": resident, "ends": ended}
+    return {
+        "listens": listens,
+        "first hit": hit,
+        "loaded": loaded,
+        "keeper seconds": worked,
+        "keeper bytes": resident,
+        "ends": ended,
+    }
 
 
 def _accepts(port: int) -> bool:

@@ -64,13 +64,16 @@ class Audience:
             meanwhile()
             return self.answers >= goal
 
-        wait_until(has_come, f"{count} answers came")
+        try:
+            wait_until(has_come, f"{count} answers came")
+        except AssertionError:
+            self.assert_content()
+            raise
 
     def assert_content(self) -> None:
         """Nobody missed anything."""
-        assert self.faults == []
-        assert self.refusals == []
-        assert self.cuts == []
+        for missed in (self.faults, self.refusals, self.cuts):
+            assert not missed, "\n".join(missed)
 
     async def _all_view(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -38,16 +38,17 @@ def real_disk(tmp_path):
 
 
 @pytest.fixture
-def start(make_appliance, tmp_path):
-    """Starts an appliance on a device and a healthy one beside it."""
+def start(disk, make_appliance, tmp_path):
+    """Starts an appliance on a device and a healthy one beside it. Both are well again when it is to end."""
 
-    def starts(device, **store):
+    def starts(device, others=("healthy",), **store):
         one = make_appliance()
-        one.devices = [device, tmp_path / "healthy"]
+        one.devices = [device, *(tmp_path / other for other in others)]
         # Newcomers go to the devices at once, and a test does not wait for seconds.
         return one.start(store={"probation": 0, "read_timeout": "500 ms", **store})
 
-    return starts
+    yield starts
+    disk.mend()
 
 
 @pytest.fixture
@@ -145,9 +146,11 @@ def disk_or_beneath(disk, folder, is_beneath):
         yield disk.path, disk.forget
         return
     with mounted(folder / "real", image=disk.path / "image", direct=True) as real:
-        yield real.path, real.forget
-        # It can't be unmounted without its disk.
-        disk.mend()
+        try:
+            yield real.path, real.forget
+        finally:
+            # Neither can it be unmounted without its disk, nor a process be ended that waits for it.
+            disk.mend()
 
 
 def test_writes_that_fail(disk, start, hundred, news):
@@ -231,7 +234,7 @@ def test_writes_that_get_no_answer(disk, start, hundred, news):
 def test_reads_that_take_long(disk, start, hundred):
     one = start(disk.path, slow_read="20 ms", read_timeout="5 s")
     with hundred(one) as audience:
-        audience.wait_answers(AWHILE, disk.forget)
+        audience.wait_answers(AWHILE)
         disk.delay(Act.READ, seconds=0.05, where=IN_EXTENTS)
         wait_named(audience, one, disk.path, {"failing"}, {"slow"}, disk.forget)
         audience.wait_answers(AWHILE)
@@ -325,11 +328,9 @@ def test_a_disk_that_loses_power(real_disk, start, hundred, news):
     one.stop()
 
 
-def test_no_disk_is_left(disk, make_appliance, hundred, news, origin):
+def test_no_disk_is_left(disk, start, hundred, news):
     """Then everything passes through: the box is a poor one, and no viewer knows."""
-    one = make_appliance()
-    one.devices = [disk.path]
-    one.start(store={"probation": 0, "read_timeout": "500 ms"})
+    one = start(disk.path, others=())
     with hundred(one) as audience:
         audience.wait_answers(AWHILE, disk.forget)
         disk.fail(Act.READ, *WRITES)

@@ -70,7 +70,7 @@ def _measure(folder: Path, given: argparse.Namespace, results: dict) -> None:
         results["ratios"] = ratios.measure(plan, folder)
         print(ratios.told(results["ratios"]))
     if "restart" in parts:
-        _title("A restart of the policy at 60 % of the extents' traces, cache of 10 %")
+        _title("A restart of the policy in the evening; extents, cache of 10 %")
         plan = restart.Plan(seed=given.seed, scale=given.scale, memory_share=given.memory_share, dwpd=given.dwpd)
         results["restart"] = restart.measure(plan)
         print(restart.told(results["restart"]))

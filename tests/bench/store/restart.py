@@ -18,10 +18,11 @@ from oca.cache.policy import Policy
 from tests.bench.machine import cores
 from tests.bench.report import table
 from tests.bench.store.replay import Replay, flash_box, tiered_box
-from tests.bench.store.workload import Family, Unit, trace
+from tests.bench.store.workload import BEGINS_AT, DAY, Family, Trace, Unit, trace
 
-_STOPS_AT: Final = 0.6
-"""Of the trace."""
+_AFTER: Final = 0.6
+"""Of the trace; then the next evening, when most is asked for in an hour."""
+_EVENING: Final = 20 * 3600.0
 _HOUR: Final = 3600.0
 _NEXT: Final = 50_000
 MOST_LOST: Final = 0.01
@@ -78,7 +79,7 @@ def _row(family: Family, kind: str, plan: Plan) -> dict:
     made = trace(family, Unit.EXTENTS, plan.seed, plan.scale)
     capacity = int(made.footprint_bytes * plan.size)
     box = flash_box(capacity, plan.memory_share, plan.dwpd) if kind == "flash" else tiered_box(capacity, plan.dwpd)
-    stop = int(len(made) * _STOPS_AT)
+    stop = _evening(made)
     hour = bisect.bisect_left(made.times, made.times[stop] + _HOUR)
     spans = {"hour": (stop, hour), "next": (stop, min(stop + _NEXT, len(made)))}
     last = max(end for _, end in spans.values())
@@ -113,6 +114,13 @@ def _row(family: Family, kind: str, plan: Plan) -> dict:
             for span, (start, end) in spans.items()
         },
     }
+
+
+def _evening(made: Trace) -> int:
+    """The first access after eight in the evening."""
+    at = made.times[int(len(made) * _AFTER)] - BEGINS_AT
+    days = -(-(at - _EVENING) // DAY)
+    return bisect.bisect_left(made.times, BEGINS_AT + days * DAY + _EVENING)
 
 
 def dumped(run: Replay) -> bytes:

@@ -19,7 +19,7 @@ def test_status_tells_what_runs_and_what_is_held(appliance, origin, path):
     assert not after["draining"]
     assert sorted(worker["pid"] for worker in after["workers"].values()) == appliance.worker_pids
     (device,) = after["devices"]
-    assert device["up"]
+    assert device["standing"] == "online"
     assert device["tier"] == "nvme"
     assert device["path"] == str(appliance.devices[0])
     assert device["capacity_bytes"] == 1024**3

@@ -149,7 +149,7 @@ def test_a_disk_that_fails_to_write_lets_the_bytes_through_and_is_still_read(mak
         for _ in range(2):
             assert one.get(f"{path}/{number}").body == content
     wait_until(lambda: one.metric("oca_device_up") == 0, "the device is known to fail")
-    assert one.metric("oca_device_errors_total") >= 1
+    assert one.metric("oca_device_faults_total") >= 1
     assert one.metric("oca_requests_total", status_class="5xx") == 0
     answer = one.get(path)
     assert answer.is_hit
@@ -171,7 +171,7 @@ if _may_mount():
         for number in range(10):
             assert one.get(f"{path}/{number}").body == origin.content(f"{path}/{number}")
         metrics = one.metrics()
-        assert metrics.value("oca_device_errors_total") >= 1
+        assert metrics.value("oca_device_faults_total") >= 1
         assert metrics.value("oca_requests_total", status_class="5xx") == 0
         one.stop()
 
@@ -189,7 +189,7 @@ if _may_mount():
         assert answer.is_hit
         assert answer.body == held
         wait_until(lambda: one.metric("oca_device_up") == 0, "it is known to be down")
-        assert one.metric("oca_device_errors_total") >= 1
+        assert one.metric("oca_device_faults_total") >= 1
         # No device is up any more: everything passes through.
         third = origin.put(path + "/third", 2 * BLOCK)
         for _ in range(2):

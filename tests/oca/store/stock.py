@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.cache.records import ExtentRecord, ObjectRecord
@@ -20,7 +21,7 @@ PAGE = 4096
 
 
 def content_of(path: str, generation: int, block: int, length: int) -> bytes:
-    return random.Random(f"{path} {generation} {block}").randbytes(PAGE) * (length // PAGE)
+    return (random.Random(f"{path} {generation} {block}").randbytes(PAGE) * (length // PAGE + 1))[:length]
 
 
 class Stock:
@@ -48,21 +49,21 @@ class Stock:
             lines.append(f'[[device]]\npath = "{self.root / name}"\ntier = "{tier}"\ncapacity = "1 TiB"\ndwpd = 100')
         return parse_settings("\n".join(lines), "settings")
 
-    async def start(self) -> "Stock":
+    async def start(self) -> None:
         self.index = await self._exit.enter_async_context(Index(str(self.root / "state" / "index")))
         self.shelves = Shelves(self.index, self.board, lambda: self.now)
         self.rack = Rack(self.shelves, self.index, self.settings.store, lambda: self.now)
         await self.rack.start(self.settings.device)
         await self.shelves.load()
-        return self
 
     async def stop(self) -> None:
         if hasattr(self, "shelves"):
             self.shelves.close()
         await self._exit.aclose()
 
-    async def __aenter__(self) -> "Stock":
-        return await self.start()
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -118,16 +120,16 @@ async def test_of_two_copies_both_are_read_and_the_good_one_stays(tmp_path, boar
         slow, fast = stock.shelf("slow"), stock.shelf("fast")
         assert extent.device == slow.number
         name = stock.key("/a")
-        os.makedirs(os.path.dirname(fast.folder.file_path(name)))
-        with open(slow.folder.file_path(name), "rb") as source, open(fast.folder.file_path(name), "wb") as target:
-            target.write(source.read())
+        copy = Path(fast.folder.file_path(name))
+        copy.parent.mkdir(parents=True)
+        shutil.copy(slow.folder.file_path(name), copy)
         await stock.index.apply(MoveExtent(name, extent, fast.number, keeps_below=True))
         stock.shelves.policy.move(extent.slot, fast.number, stock.now, keeps_below=True)
         scrubber, ladder = scrubber_of(stock)
         assert await scrubber.round(slow)
         assert await scrubber.round(fast)
         assert scrubber.blocks == 4
-        flip(tmp_path / "fast" / "extents" / name.hex()[:2] / name.hex()[2:4] / name.hex(), 5)
+        flip(copy, 5)
         assert await scrubber.round(fast)
         assert scrubber.damaged == {Fault.ROTTEN: 1}
         assert ladder.asked == []
@@ -144,9 +146,9 @@ async def test_a_round_goes_on_where_it_was_left(tmp_path, board):
         async def sleep(seconds):
             stock.now += seconds
             if scrubber.blocks == 6:
-                raise asyncio_cancelled
+                raise killed
 
-        asyncio_cancelled = RuntimeError("the keeper is killed")
+        killed = RuntimeError("the keeper is killed")
         scrubber._sleep = sleep
         with pytest.raises(RuntimeError):
             await scrubber.round(stock.shelf("disk"))
@@ -175,7 +177,7 @@ async def test_a_device_that_was_pulled_loses_nothing(stock):
     (stock.root / "disk").rename(stock.root / "elsewhere")
     for folder in (stock.root / "elsewhere" / "extents").iterdir():
         folder.rename(stock.root / folder.name)
-    scrubber, ladder = scrubber_of(stock)
+    scrubber, _ = scrubber_of(stock)
     await scrubber.round(shelf)
     assert stock.extent("/a") is not None
     assert not scrubber.damaged

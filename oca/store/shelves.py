@@ -258,6 +258,9 @@ class Shelves:
         """An extent's file on a device is not what the index says: forget it there, so that it is read from its copy
         or fetched anew. If it is the device that is gone, the index goes on knowing what lies on it.
         """
+        extent = self._index.extent(key)
+        if device < 0 and extent is not None:
+            device = extent.device  # A worker that is older than we are does not say which.
         shelf = self._shelves.get(device)
         if shelf is not None and shelf.can_read:
             async with self._alone(key):

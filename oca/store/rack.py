@@ -14,11 +14,10 @@ The last two wait for the right disk, or for the operator's word that another ta
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -95,10 +94,8 @@ class Rack:
         self._settings: dict[str, DeviceSettings] = {}
         self._probed_at = 0.0
         self.left_out: list[LeftOut] = []
-        self.foreign: list[Shelf] = []
-        """Devices with content that the index does not know: to be taken over once the shelves are loaded."""
         self.returned: list[Shelf] = []
-        """Devices to be swept: they are back, and things went on without them."""
+        """Devices to be settled: they are new here, or back, and things went on without them."""
 
     @property
     def health(self) -> float:
@@ -111,9 +108,9 @@ class Rack:
         self._settings = {device.path: device for device in devices}
         known = self._index.devices()
         taken: set[int] = set()
-        looks = [self._look(device, known) for device in self._settings.values()]
-        for device, look in zip(self._settings.values(), await asyncio.gather(*looks), strict=True):
-            self._put_in(device, look, known, taken)
+        looks = await asyncio.gather(*(self._look(path) for path in self._settings))
+        for device, look in zip(self._settings.values(), looks, strict=True):
+            await self._put_in(device, look, known, taken)
         for number, record in known.items():
             if number not in taken and record.tier != MEMORY:
                 await self._put_in_unlisted(number, record)
@@ -136,7 +133,10 @@ class Rack:
         if not path.startswith("/"):
             raise OrderRefused(400, f"path: read {order.path!r}; allowed: an absolute path")
         folder = DeviceFolder(path)
-        found = await self._identity_at(folder)
+        try:
+            found = await self._identity_at(folder)
+        except StoreError as error:
+            raise OrderRefused(409, str(error)) from error
         expected = next((shelf for shelf in self._shelves.shelves if shelf.path == path), None)
         same = next((shelf for shelf in self._shelves.shelves if found is not None and shelf.identity == found), None)
         if same is not None:
@@ -165,15 +165,16 @@ class Rack:
         fresh = Hands(1, f"device {path}")
         try:
             identity = await fresh.do(folder.identify, _LOOK)
-        except DeviceFault as error:
+        except StoreError as error:
             raise OrderRefused(409, str(error)) from error
         finally:
             fresh.close()
-        record = DeviceRecord(identity, path, tier, capacity, dwpd=dwpd, home=path, live=listed is None)
+        record = DeviceRecord(
+            identity, path, tier, capacity, dwpd=dwpd, home=path, live=listed is None, foreign=found is not None
+        )
         shelf = self._register(record, folder)
         self.left_out = [out for out in self.left_out if out.settings.path != path]
-        if found is not None:
-            self.foreign.append(shelf)
+        self.returned.append(shelf)
         log.info("device %s (%s) is in service", path, identity)
         return shelf
 
@@ -240,24 +241,14 @@ class Rack:
 
     # --- At the start -------------------------------------------------------------------------------------------------
 
-    async def _look(self, device: DeviceSettings, known: dict[int, DeviceRecord]) -> str | StoreError | None:
-        """The id at a device's path, given to it if it is new. None: nothing lies where something was expected."""
-        folder = DeviceFolder(device.path)
-        expected = any(record.home == device.path and record.wish != REMOVE for record in known.values())
+    async def _look(self, path: str) -> str | StoreError | None:
+        """The id at a device's path; None if nothing lies there, an error if that can't be told."""
         try:
-            found = await self._identity_at(folder)
-            if found is None and not expected:
-                found = await asyncio.wait_for(asyncio.to_thread(folder.identify), _LOOK)
-                folder.close()
-        except OrderRefused as error:
-            return StoreError(str(error))
+            return await self._identity_at(DeviceFolder(path))
         except StoreError as error:
             return error
-        except TimeoutError:
-            return DeviceFault(Fault.STALLED, f"{device.path}: does not answer for {_LOOK:.0f} s")
-        return found
 
-    def _put_in(
+    async def _put_in(
         self,
         device: DeviceSettings,
         look: str | StoreError | None,
@@ -294,30 +285,37 @@ class Rack:
                 f"`oca device add {device.path}` when it is right"
             )
             self._register_known(here, known[here], device, fault, sentence)
-        elif look is not None:
-            self._put_in_new(device, look, known, taken)
+        else:
+            await self._put_in_new(device, known, taken)
 
-    def _put_in_new(
-        self, device: DeviceSettings, identity: str, known: dict[int, DeviceRecord], taken: set[int]
-    ) -> None:
+    async def _put_in_new(self, device: DeviceSettings, known: dict[int, DeviceRecord], taken: set[int]) -> None:
         folder = DeviceFolder(device.path)
-        record = DeviceRecord(
-            identity, device.path, device.tier, int(device.capacity), dwpd=device.dwpd, home=device.path
-        )
+        hands = Hands(1, f"device {device.path}")
+        try:
+            identity = await hands.do(folder.identify, _LOOK)
+            has_content = await hands.do(lambda: next(folder.extents(), None) is not None, _LOOK)
+        except StoreError as error:
+            self._leave_out(device, Fault(error.fault) if isinstance(error, DeviceFault) else None, str(error))
+            return
+        finally:
+            hands.close()
         if any(shelf.identity == identity for shelf in self._shelves.shelves):
+            folder.close()
             self._leave_out(device, Fault.WRONG_DISK, f"{device.path}: is the same device ({identity}) as another one")
             return
-        try:
-            folder.identify()
-            has_content = next(folder.extents(), None) is not None
-        except StoreError as error:
-            self._leave_out(device, Fault.UNUSABLE, str(error))
-            return
+        record = DeviceRecord(
+            identity,
+            device.path,
+            device.tier,
+            int(device.capacity),
+            dwpd=device.dwpd,
+            home=device.path,
+            foreign=has_content,
+        )
         shelf = self._register(record, folder)
         known[shelf.number] = record
         taken.add(shelf.number)
-        if has_content:
-            self.foreign.append(shelf)
+        self.returned.append(shelf)
 
     def _register_known(
         self, number: int, record: DeviceRecord, device: DeviceSettings | None, fault: Fault | None, detail: str
@@ -362,11 +360,12 @@ class Rack:
             return
         try:
             found = await self._identity_at(DeviceFolder(record.home))
-        except OrderRefused as error:
-            self._register_known(number, record, None, Fault.UNUSABLE, str(error))
+        except StoreError as error:
+            fault = Fault(error.fault) if isinstance(error, DeviceFault) else Fault.UNUSABLE
+            self._register_known(number, record, None, fault, str(error))
             return
-        fault = None if found == record.id else Fault.VANISHED if found is None else Fault.WRONG_DISK
-        self._register_known(number, record, None, fault, f"{record.home}: device {record.id} was expected")
+        wrong = None if found == record.id else Fault.VANISHED if found is None else Fault.WRONG_DISK
+        self._register_known(number, record, None, wrong, f"{record.home}: device {record.id} was expected")
 
     async def _put_in_memory(self, appliance: str, state_dir: str, known: dict[int, DeviceRecord]) -> None:
         """On a box without hdd newcomers wait in memory: what nobody asks for again costs no flash."""
@@ -408,8 +407,6 @@ class Rack:
         hands = Hands(1, f"device {folder.path}")
         try:
             return await hands.do(folder.identity, _LOOK)
-        except DeviceFault as error:
-            raise OrderRefused(409, str(error)) from error
         finally:
             hands.close()
 
@@ -460,17 +457,18 @@ class Rack:
             if all_reads > slow:
                 self._shelves.signal(shelf, Signal.GOOD, count=all_reads - slow)
 
-    async def settle(self, take_over: Callable[[Shelf], object]) -> int:
-        """Sweep devices that are back, and take over what lies on those from elsewhere. Returns files removed."""
+    async def settle(self, take_over: Callable[[Shelf], Awaitable[object]]) -> int:
+        """Take over what lies on devices from elsewhere, and sweep all that are back. Returns files removed."""
         await self._shelves.loaded()
         removed = 0
-        while self.foreign:
-            shelf = self.foreign.pop()
-            taken = take_over(shelf)
-            if asyncio.iscoroutine(taken):
-                with contextlib.suppress(StoreError):
-                    await taken
-            removed += await self._shelves.sweep(shelf)
         while self.returned:
-            removed += await self._shelves.sweep(self.returned.pop())
+            waiting = set(self.returned)
+            self.returned.clear()
+            removed += sum(await asyncio.gather(*(self._settle(shelf, take_over) for shelf in waiting)))
         return removed
+
+    async def _settle(self, shelf: Shelf, take_over: Callable[[Shelf], Awaitable[object]]) -> int:
+        if shelf.foreign:
+            await take_over(shelf)
+        # What could not be taken over is not swept either: it is tried again when the device is back.
+        return 0 if shelf.foreign else await self._shelves.sweep(shelf)

@@ -1,14 +1,16 @@
-"""One device: its identity, and what a block is once it is written."""
+"""One device: its identity and whereabouts, and what a block is once it is written."""
 
 import json
 import os
+import shutil
 
 import crc32c
 import pytest
 
+from oca.cache.health import Fault
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
-from oca.errors import ExtentDamaged, StoreError
-from oca.store.device import DeviceFolder
+from oca.errors import DeviceFault, ExtentDamaged, StoreError
+from oca.store.device import LABEL, DeviceFolder
 
 KEY = extent_key(object_key("/a"), 1, 0)
 CONTENT = memoryview(os.urandom(10_000))
@@ -92,10 +94,22 @@ def test_a_removed_file_is_read_to_its_end_by_who_has_it_open(folder):
     folder.remove(KEY)
 
 
-def test_a_file_that_can_not_be_removed_is_named(folder):
+def test_a_folder_where_a_file_belongs_is_somebody_elses_and_stays(folder):
     os.makedirs(folder.file_path(KEY))
-    with pytest.raises(StoreError, match=KEY.hex()):
+    folder.remove(KEY)
+    assert os.path.isdir(folder.file_path(KEY))
+    assert list(folder.extents()) == []
+
+
+def test_a_file_that_can_not_be_removed_is_named(folder):
+    folder.write_block(KEY, 0, CONTENT, 0)
+    parent = os.path.dirname(os.path.dirname(folder.file_path(KEY)))
+    os.rename(parent, parent + ".away")
+    with open(parent, "w"):
+        pass
+    with pytest.raises(DeviceFault, match=KEY.hex()) as raised:
         folder.remove(KEY)
+    assert raised.value.fault is Fault.UNUSABLE
 
 
 def test_all_extents_are_listed_and_nothing_else(folder):
@@ -112,3 +126,160 @@ def test_all_extents_are_listed_and_nothing_else(folder):
 def test_bytes_that_the_disk_refuses_are_an_error_of_the_device(folder):
     with pytest.raises(StoreError, match=KEY.hex()):
         folder.write_block(KEY, 2**63 - 5000, CONTENT, 0)
+
+
+# --- Labels -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_says_of_itself_what_it_was_given_with_its_block(folder):
+    seen = []
+
+    def label(crc):
+        # Whatever it promises lies there already.
+        with open(folder.file_path(KEY), "rb") as file:
+            seen.append(file.read() == CONTENT)
+        return b"sum %d" % crc
+
+    crc = folder.write_block(KEY, 0, CONTENT, 0, label)
+    assert seen == [True]
+    assert os.getxattr(folder.file_path(KEY), LABEL) == b"sum %d" % crc
+    assert folder.describe(KEY) == (len(CONTENT), b"sum %d" % crc)
+    folder.write_block(KEY, len(CONTENT), CONTENT, len(CONTENT), lambda _: b"two")
+    assert folder.describe(KEY) == (2 * len(CONTENT), b"two")
+
+
+def test_a_file_without_a_label_says_nothing_and_one_that_is_gone_less(folder):
+    assert folder.describe(KEY) is None
+    folder.write_block(KEY, 0, CONTENT, 0)
+    assert folder.describe(KEY) == (len(CONTENT), b"")
+
+
+@pytest.mark.parametrize("length", [64 * 1024, 64 * 1024 + 1, 200_000])
+def test_a_label_that_the_file_system_refuses_is_left_out(folder, length):
+    folder.write_block(KEY, 0, CONTENT, 0, lambda _: bytes(length))
+    size, label = folder.describe(KEY)
+    assert size == len(CONTENT)
+    assert label in (b"", bytes(length))
+
+
+# --- Copies -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_written_block_by_block_and_sealed(folder):
+    folder.copy_block(KEY, BLOCK_BYTES, CONTENT, is_first=True)
+    folder.copy_block(KEY, 0, CONTENT, is_first=False)
+    folder.seal(KEY, b"label")
+    assert folder.describe(KEY) == (BLOCK_BYTES + len(CONTENT), b"label")
+    with open(folder.file_path(KEY), "rb") as file:
+        assert file.read(len(CONTENT)) == CONTENT
+
+
+def test_a_copy_never_takes_the_place_of_another_file_and_does_not_go_on_without_its_own(folder):
+    folder.write_block(KEY, 0, CONTENT, 0)
+    with pytest.raises(StoreError):
+        folder.copy_block(KEY, 0, CONTENT, is_first=True)
+    folder.remove(KEY)
+    with pytest.raises(ExtentDamaged):
+        folder.copy_block(KEY, 0, CONTENT, is_first=False)
+    with pytest.raises(ExtentDamaged):
+        folder.seal(KEY, b"label")
+    assert folder.describe(KEY) is None
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("afresh", [False, True])
+def test_a_block_is_read_and_compared(folder, afresh):
+    crc = folder.write_block(KEY, BLOCK_BYTES, CONTENT, 0)
+    assert folder.read_block(KEY, BLOCK_BYTES, len(CONTENT), crc, afresh=afresh) == CONTENT
+
+
+@pytest.mark.parametrize("afresh", [False, True])
+def test_what_was_written_and_is_not_there_any_more_is_damaged(folder, afresh):
+    crc = folder.write_block(KEY, 0, CONTENT, 0)
+
+    def fault_of_reading(length=10_000):
+        with pytest.raises(ExtentDamaged, match=KEY.hex()) as raised:
+            folder.read_block(KEY, 0, length, crc, afresh=afresh)
+        return raised.value.fault
+
+    assert fault_of_reading(len(CONTENT) + 1) is Fault.SHORT
+    with open(folder.file_path(KEY), "r+b") as file:
+        file.seek(5000)
+        file.write(bytes([CONTENT[5000] ^ 4]))
+    assert fault_of_reading() is Fault.ROTTEN
+    os.truncate(folder.file_path(KEY), 9_999)
+    assert fault_of_reading() is Fault.SHORT
+    os.unlink(folder.file_path(KEY))
+    assert fault_of_reading() is Fault.MISSING
+
+
+# --- Where it is ------------------------------------------------------------------------------------------------------
+
+
+def test_a_device_is_where_it_was_or_it_is_told_what_is_there(tmp_path):
+    device = DeviceFolder(str(tmp_path / "slot"))
+    own = device.identify()
+    other = DeviceFolder(str(tmp_path / "other"))
+    other.identify()
+    assert device.whereabouts(own) is None
+    (tmp_path / "slot").rename(tmp_path / "pulled")
+    assert device.whereabouts(own) is Fault.VANISHED
+    (tmp_path / "slot").mkdir()
+    assert device.whereabouts(own) is Fault.VANISHED
+    (tmp_path / "slot").rmdir()
+    (tmp_path / "other").rename(tmp_path / "slot")
+    assert device.whereabouts(own) is Fault.WRONG_DISK
+    (tmp_path / "slot" / "oca-device.json").write_text("{")
+    with pytest.raises(DeviceFault) as raised:
+        device.whereabouts(own)
+    assert raised.value.fault is Fault.UNUSABLE
+
+
+def test_nothing_is_written_to_what_lies_at_the_path_of_a_device_that_is_gone(tmp_path):
+    device = DeviceFolder(str(tmp_path / "slot"))
+    own = device.identify()
+    (tmp_path / "slot").rename(tmp_path / "pulled")
+    (tmp_path / "slot").mkdir()
+    device.write_block(KEY, 0, CONTENT, 0)
+    device.probe()
+    assert list((tmp_path / "slot").iterdir()) == []
+    assert (tmp_path / "pulled" / "extents" / os.path.relpath(device.file_path(KEY), f"{device.path}/extents")).exists()
+    assert device.whereabouts(own) is Fault.VANISHED
+
+
+def test_a_device_that_is_mounted_anew_is_opened_anew(tmp_path):
+    device = DeviceFolder(str(tmp_path / "slot"))
+    own = device.identify()
+    device.write_block(KEY, 0, CONTENT, 0)
+    # The same content and identity, but not what was opened.
+    shutil.copytree(tmp_path / "slot", tmp_path / "again")
+    shutil.rmtree(tmp_path / "slot")
+    assert list((tmp_path / "again").rglob(KEY.hex()))
+    (tmp_path / "again").rename(tmp_path / "slot")
+    assert device.whereabouts(own) is None
+    assert device.describe(KEY) is not None
+
+
+def test_a_probe_leaves_nothing_behind_and_says_when_a_device_is_not_written(folder):
+    folder.probe()
+    assert sorted(os.listdir(folder.path)) == ["extents", "oca-device.json"]
+    os.mkdir(os.path.join(folder.path, "oca-probe"))
+    with pytest.raises(StoreError):
+        folder.probe()
+    shutil.rmtree(folder.path)
+    with pytest.raises(DeviceFault):
+        folder.probe()
+
+
+def test_a_new_device_gets_the_id_that_is_asked_for_and_an_old_one_keeps_its_own(tmp_path):
+    assert DeviceFolder(str(tmp_path / "one")).identify("memory") == "memory"
+    assert DeviceFolder(str(tmp_path / "one")).identify("another") == "memory"
+
+
+def test_a_device_that_is_closed_is_not_reached(folder):
+    folder.close()
+    folder.close()
+    with pytest.raises(StoreError):
+        folder.write_block(KEY, 0, CONTENT, 0)

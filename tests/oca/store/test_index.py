@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import lmdb
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,7 +19,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from oca.cache.keys import extent_key, object_key
 from oca.cache.records import DeviceRecord, ExtentRecord, ObjectRecord, with_block
 from oca.errors import IndexUnusable
-from oca.store.index import AddBlock, DropExtent, DropObject, Index, IndexReader, PutObject
+from oca.store.index import (
+    AddBlock,
+    AdoptExtent,
+    DropCopy,
+    DropExtent,
+    DropObject,
+    Index,
+    IndexLoader,
+    IndexReader,
+    MoveExtent,
+    Pledge,
+    PutObject,
+)
 from tests.oca.store import committer
 from tests.oca.store.onlooker import ROOT, Onlooker
 
@@ -153,24 +166,233 @@ async def test_a_scan_gives_every_extent_once(index, batch):
     assert all(len(found) <= batch for found in batches)
 
 
-async def test_a_device_keeps_its_number_wherever_it_is_mounted(index):
-    assert index.register_device(DeviceRecord("one", "/a", "nvme")) == 0
-    assert index.register_device(DeviceRecord("two", "/b", "hdd")) == 1
-    assert index.register_device(DeviceRecord("one", "/c", "ssd")) == 0
-    assert index.register_device(DeviceRecord("three", "/a", "nvme")) == 2
+async def test_a_scan_goes_on_behind_a_key_and_passes_over_what_can_not_be_read(index):
+    keys = sorted(extent_key(object_key(str(number)), 1, 0) for number in range(6))
+    for slot, key in enumerate(keys):
+        await index.apply(AddBlock(key, 0, slot, 0, 1, 4096))
+    assert [key for key, _ in index.scan_from(b"", 2)] == keys[:2]
+    assert [key for key, _ in index.scan_from(keys[1], 9)] == keys[2:]
+    assert index.scan_from(keys[5], 9) == []
+    with index._env.begin(write=True) as txn:
+        txn.put(keys[2], b"\xc1", db=index._extents)
+        txn.put(keys[3], b"", db=index._extents)
+    assert [key for key, _ in index.scan_from(keys[1], 2)] == keys[4:]
+    assert [key for found in index.scan_extents(1) for key, _ in found] == [*keys[:2], *keys[4:]]
 
 
-async def test_a_device_that_is_not_in_use_has_no_path_until_it_comes_back(tmp_path):
+async def test_a_note_is_kept_until_it_is_written_over(tmp_path):
     async with Index(str(tmp_path)) as index:
-        for identity in ("one", "two"):
-            index.register_device(DeviceRecord(identity, f"/{identity}", "nvme"))
-        index.retire_devices([1])
+        assert index.note("scrub one") is None
+        await index.put_note("scrub one", b"here")
+        await index.put_note("scrub two", b"there")
+        await index.put_note("scrub one", b"further")
+    async with Index(str(tmp_path)) as index:
+        assert (index.note("scrub one"), index.note("scrub two")) == (b"further", b"there")
+
+
+# --- Extents that move and have copies --------------------------------------------------------------------------------
+
+
+async def lying(index, *, device: int = 0, below: int | None = None, slot: int = 7) -> ExtentRecord:
+    """Two blocks of `FIRST` on a device, with a copy on another."""
+    await index.apply(
+        PutObject(KEY, RECORD), AddBlock(FIRST, 0 if below is None else below, slot, 0, 11, 4096, 5, 99.0)
+    )
+    await index.apply(AddBlock(FIRST, 0 if below is None else below, slot, 1, 12, 4096))
+    if below is not None:
+        await index.apply(MoveExtent(FIRST, index.extent(FIRST), device, keeps_below=True))
+    elif device:
+        await index.apply(MoveExtent(FIRST, index.extent(FIRST), device, keeps_below=False))
+    extent = index.extent(FIRST)
+    assert (extent.device, extent.below, extent.present, extent.group, extent.pledged_until) == (
+        device,
+        below,
+        0b11,
+        5,
+        99.0,
+    )
+    return extent
+
+
+def places(dropped) -> list[tuple[int, int | None]]:
+    return [(extent.device, extent.below) for _, extent in dropped]
+
+
+async def test_a_move_frees_the_old_place_or_keeps_it_below(index):
+    extent = await lying(index)
+    assert places(await index.apply(MoveExtent(FIRST, extent, 1, keeps_below=True))) == []
+    assert index.extent(FIRST) == msgspec.structs.replace(extent, device=1, below=0)
+    extent = index.extent(FIRST)
+    # Up once more: of three places the lowest goes.
+    assert places(await index.apply(MoveExtent(FIRST, extent, 2, keeps_below=True))) == [(0, None)]
+    extent = index.extent(FIRST)
+    assert (extent.device, extent.below) == (2, 1)
+    # Down to where its copy lies already.
+    assert places(await index.apply(MoveExtent(FIRST, extent, 1, keeps_below=False))) == [(2, None)]
+    extent = index.extent(FIRST)
+    assert (extent.device, extent.below) == (1, None)
+    assert places(await index.apply(MoveExtent(FIRST, extent, 3, keeps_below=False))) == [(1, None)]
+    assert index.extent(FIRST) == msgspec.structs.replace(extent, device=3)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        AddBlock(FIRST, 0, 7, 2, 13, 4096),
+        AddBlock(FIRST, 0, 7, 1, 99, 4096),
+        AddBlock(FIRST, 1, 8, 0, 11, 4096),
+        DropExtent(FIRST),
+        DropObject(KEY),
+    ],
+)
+async def test_what_is_not_what_was_copied_does_not_move(index, changed):
+    copied = await lying(index)
+    await index.apply(changed)
+    before = index.extent(FIRST)
+    assert await index.apply(MoveExtent(FIRST, copied, 4, keeps_below=True)) == []
+    assert index.extent(FIRST) == before
+
+
+async def test_of_two_copies_the_other_one_is_read_when_one_is_lost(index):
+    extent = await lying(index, device=1, below=0)
+    assert places(await index.apply(DropCopy(FIRST, 9))) == []
+    assert places(await index.apply(DropCopy(FIRST, 0, 6))) == []
+    assert index.extent(FIRST) == extent
+    assert places(await index.apply(DropCopy(FIRST, 0, 7))) == [(0, None)]
+    assert index.extent(FIRST) == msgspec.structs.replace(extent, below=None)
+    await index.apply(MoveExtent(FIRST, index.extent(FIRST), 2, keeps_below=True))
+    assert places(await index.apply(DropCopy(FIRST, 2))) == [(2, None)]
+    assert index.extent(FIRST) == msgspec.structs.replace(extent, below=None)
+
+
+async def test_the_last_copy_takes_its_extent_and_its_object_with_it(index):
+    extent = await lying(index)
+    assert await index.apply(DropCopy(FIRST, 0)) == [(FIRST, extent)]
+    assert index.extent(FIRST) is None
+    assert index.object(KEY) is None
+
+
+async def test_a_block_more_makes_the_copy_below_none(index):
+    extent = await lying(index, device=1, below=0)
+    assert places(await index.apply(AddBlock(FIRST, 1, 7, 2, 13, 4096))) == [(0, None)]
+    assert index.extent(FIRST) == with_block(extent, 2, 13, 4096)
+    assert index.extent(FIRST).below is None
+
+
+async def test_a_dropped_extent_frees_both_places(index):
+    extent = await lying(index, device=1, below=0)
+    assert await index.apply(DropExtent(FIRST)) == [(FIRST, extent)]
+
+
+async def test_a_pledge_holds_for_one_generation_and_is_taken_back(index):
+    old, new = extent_key(KEY, 1, 0), extent_key(KEY, 2, 0)
+    await index.apply(PutObject(KEY, RECORD), AddBlock(old, 0, 0, 0, 1, 1), AddBlock(new, 0, 1, 0, 1, 1))
+    assert await index.apply(Pledge(KEY, 2, 1e9)) == []
+    assert (index.extent(old).pledged_until, index.extent(new).pledged_until) == (0.0, 1e9)
+    await index.apply(AddBlock(new, 0, 1, 1, 2, 1))
+    assert index.extent(new).pledged_until == 1e9
+    await index.apply(Pledge(KEY, 2, 0.0))
+    assert index.extent(new).pledged_until == 0.0
+
+
+# --- Extents that are found on a device -------------------------------------------------------------------------------
+
+FOUND = ExtentRecord(3, 8, 0b1, b"\0\0\0\1", 4096, 5)
+
+
+async def test_an_extent_that_is_found_is_known_with_its_object(index):
+    assert await index.apply(AdoptExtent(FIRST, None, FOUND, RECORD)) == []
+    assert index.extent(FIRST) == FOUND
+    assert index.object(KEY) == RECORD
+    assert index.paths_starting("/titles/", 9) == [KEY]
+
+
+async def test_what_is_found_does_not_count_if_the_index_says_something_else_by_then(index):
+    extent = await lying(index)
+    assert await index.apply(AdoptExtent(FIRST, None, FOUND, RECORD)) == []
+    assert index.extent(FIRST) == extent
+    await index.apply(DropExtent(FIRST))
+    assert await index.apply(AdoptExtent(FIRST, extent, FOUND, RECORD)) == []
+    assert index.extent(FIRST) is None
+
+
+async def test_a_better_one_that_is_found_takes_the_place_of_what_is_known(index):
+    extent = await lying(index, device=1, below=0)
+    found = msgspec.structs.replace(FOUND, slot=extent.slot, below=1)
+    assert places(await index.apply(AdoptExtent(FIRST, extent, found, RECORD))) == [(0, None)]
+    assert index.extent(FIRST) == found
+
+
+@pytest.mark.parametrize(("generation", "stays"), [(2, True), (1, True), (3, False)])
+async def test_the_newer_generation_counts(index, generation, stays):
+    known = extent_key(KEY, 2, 0)
+    held = msgspec.structs.replace(RECORD, generation=2, generated_at=50.0)
+    await index.apply(PutObject(KEY, held), AddBlock(known, 0, 1, 0, 1, 4096))
+    key = extent_key(KEY, generation, 1)
+    record = msgspec.structs.replace(RECORD, generation=generation, generated_at=40.0)
+    dropped = await index.apply(AdoptExtent(key, None, FOUND, record))
+    assert (index.extent(known) is not None) is stays
+    assert [key for key, _ in dropped] == ([] if stays else [known])
+    assert index.object(KEY) == (held if stays else record)
+    assert index.extent(key) == (FOUND if generation >= 2 else None)
+
+
+async def test_of_the_same_generation_the_record_that_was_validated_last_counts(index):
+    await index.apply(PutObject(KEY, RECORD), AddBlock(extent_key(KEY, 1, 5), 0, 1, 0, 1, 4096))
+    later = msgspec.structs.replace(RECORD, generated_at=RECORD.generated_at + 1)
+    await index.apply(AdoptExtent(FIRST, None, FOUND, later))
+    assert index.object(KEY) == later
+
+
+# --- Devices ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_device_has_its_number_until_it_is_dropped(tmp_path):
+    records = [DeviceRecord(name, f"/{name}", "nvme", 10**12, home=f"/{name}") for name in ("one", "two", "three")]
+    async with Index(str(tmp_path)) as index:
+        for record in records:
+            index.put_device(index.new_device_number(), record)
+        assert index.devices() == dict(enumerate(records))
+        index.drop_device(1)
+        assert index.new_device_number() == 1
+        failing = msgspec.structs.replace(records[2], path="", standing="offline", reason="io", foreign=True)
+        index.put_device(2, failing)
         onlooker = Onlooker()
         onlooker.open(str(tmp_path))
-        assert [record.path for record in onlooker.devices().values()] == ["", "/two"]
-        assert index.register_device(DeviceRecord("one", "/back", "nvme")) == 0
-        assert onlooker.devices()[0].path == "/back"
+        assert onlooker.devices() == {0: records[0], 2: failing}
         onlooker.close()
+    async with Index(str(tmp_path)) as index:
+        assert index.devices() == {0: records[0], 2: failing}
+
+
+# --- Loading ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_loaded_index_is_like_one_that_was_written_commit_by_commit(tmp_path):
+    paths = [f"/{number}" for number in range(20)]
+    records = {object_key(path): ObjectRecord(path, 1, 10) for path in paths}
+    keys = sorted(records)
+    loader = IndexLoader(str(tmp_path / "new"))
+    for part in (keys[:7], keys[7:7], keys[7:]):
+        loader.append(
+            [(key, records[key]) for key in part],
+            [(extent_key(key, 1, number), FOUND) for key in part for number in (0, 1)],
+        )
+    loader.put_devices({3: DeviceRecord("one", "/one", "nvme")})
+    loader.close()
+    async with Index(str(tmp_path / "new")) as index:
+        assert index.counts() == (20, 40)
+        assert {key: index.object(key) for key in keys} == records
+        assert {extent for found in index.scan_extents(7) for _, extent in found} == {FOUND}
+        assert set(index.paths_starting("/1", 99)) == {key for key in keys if records[key].path.startswith("/1")}
+        assert index.devices() == {3: DeviceRecord("one", "/one", "nvme")}
+        await index.apply(DropObject(keys[0]))
+        assert index.counts() == (19, 38)
+
+
+def test_a_loader_does_not_go_on_with_what_lies_there(tmp_path):
+    with pytest.raises(FileExistsError):
+        IndexLoader(str(tmp_path))
 
 
 # --- What can't be used -----------------------------------------------------------------------------------------------

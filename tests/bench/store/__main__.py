@@ -11,17 +11,18 @@ import time
 from pathlib import Path
 
 from tests.bench import machine
-from tests.bench.store import memory, ratios, restart, start
+from tests.bench.store import memory, ratios, restart, start, tiers
 from tests.bench.store.baselines import BASELINES, LRU
 from tests.bench.store.workload import Family, Unit
 
-_PARTS = ("ratios", "restart", "memory", "start")
+_PARTS = ("ratios", "restart", "memory", "start", "tiers")
 _EPILOG = """
 parts (all if none is named):
   ratios   byte and object misses and bytes written per tier, beside libcachesim's policies and Belady's bound
   restart  the hit ratio after a restart of the policy in mid-trace, against none
   memory   RAM of slots and policy for each extent
   start    a whole appliance with as many extents in its index: first hit, and when the policy is warm
+  tiers    first bytes of nvme hits while the hdd stalls for seconds (needs root, loop devices, XFS and FUSE)
 
 Targets are printed as reached or missed and do not change the exit code: 0 measured, 1 a measurement could not be
 made (an LRU in our plumbing differs from libcachesim's, the policy overfills a device), 2 the command line is wrong.
@@ -83,6 +84,12 @@ def _measure(folder: Path, given: argparse.Namespace, results: dict) -> None:
         (folder / "start").mkdir()
         results["start"] = start.measure(start.Plan(given.extents), folder / "start", machine.cores())
         print(start.told(results["start"]))
+    if "tiers" in parts:
+        plan = tiers.Plan(rounds=3 if given.quick else 7)
+        _title(f"An hdd that stalls: {plan.viewers} viewers of it, {plan.rounds} rounds, medians")
+        (folder / "tiers").mkdir()
+        results["tiers"] = tiers.measure(plan, folder / "tiers", machine.cores())
+        print(tiers.told(results["tiers"]))
 
 
 def _title(text: str) -> None:

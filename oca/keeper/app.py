@@ -20,6 +20,7 @@ from oca.keeper.desk import Counters, Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
 from oca.keeper.library import Library, Spawner
+from oca.keeper.scrubbing import ScrubMetrics
 from oca.keeper.sources import build_sources, new_session
 from oca.settings import Settings
 from oca.store.board import Board, CounterMemory
@@ -28,6 +29,7 @@ from oca.store.memoir import Memoir
 from oca.store.mover import Mover, Pace
 from oca.store.rack import WATCH, Rack
 from oca.store.rebuild import import_device
+from oca.store.scrub import Scrubber
 from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ async def run_keeper(
         desk = Desk(desk_socket, library, shelves, counters, spawner)
         pace = Pace(float(settings.store.move_rate), time.monotonic)
         mover = Mover(shelves, index, pace, time.time)
+        scrubber = Scrubber(shelves, index, settings.store.scrub_days, library.refetch, time.time)
         exporter = Exporter(desk, library, shelves, index, rack, mover, settings.listen.workers)
 
         async def settle() -> None:
@@ -75,6 +78,7 @@ async def run_keeper(
             if removed:
                 log.info("%d files that no record names are removed", removed)
 
+        exporter.registry.register(ScrubMetrics(scrubber, shelves))
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"))
         control = Control(settings, board, index, shelves, library, desk, exporter, devices, rack, spawner)
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
@@ -83,6 +87,7 @@ async def run_keeper(
         spawner.spawn(settle(), "settle devices")
         spawner.spawn(_watch(rack, lambda: spawner.spawn(settle(), "settle devices")), "watch devices")
         spawner.spawn(mover.run(), "move content")
+        spawner.spawn(scrubber.run(), "scrub")
         spawner.spawn(memoir.write(), "remember accesses")
         spawner.spawn(_check_readers(index), "check readers")
         log.info("keeper %d is up", os.getpid())

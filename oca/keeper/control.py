@@ -193,6 +193,7 @@ class Control:
         assert order.prefix is not None
         if not order.prefix.startswith("/"):
             raise web.HTTPBadRequest(text=f'prefix {order.prefix!r} does not start with "/"')
+        self._shelves.drop_below(order.prefix)
         await self._library.purge(self._library.objects_below(order.prefix))
         purged = 0
         seen: list[bytes] = []

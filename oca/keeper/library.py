@@ -23,7 +23,7 @@ import msgspec
 from oca.cache.breaker import Breaker, Limits
 from oca.cache.freshness import Defaults, Lifetime, lifetime
 from oca.cache.health import Fault
-from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ExtentKey, ObjectKey, extent_key, object_key
+from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ExtentKey, ObjectKey, block_span, extent_key, object_key
 from oca.cache.ladder import Ladder, retry_delay
 from oca.cache.records import ObjectRecord
 from oca.cache.verdicts import Answer, Beyond, Negative, Part, Unchanged, Version, Whole, judge
@@ -799,6 +799,17 @@ class Library:
                 if not await landing.over:
                     return False
         return True
+
+    async def refetch(self, path: str, blocks: list[int]) -> None:
+        """Have blocks that were lost fetched again, one by one. Returns when they are here, or can't be had."""
+        answer = await self.open(path, blocks[0] * BLOCK_BYTES)
+        record = answer.record
+        if record.status != 200 or not record.storable:
+            return
+        for block in blocks:
+            start, stop = block_span(block, record.size)
+            if start < stop:
+                await self.bring(answer.key, record, start, stop, 0)
 
     def _ladder(self) -> Ladder:
         return Ladder(list(self.breakers.values()), self._fetch.attempts)

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from oca.cache.health import Fault, signal_of
-from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES, ExtentKey, ObjectKey, split_extent_key
+from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES, ExtentKey, ObjectKey, extent_key, split_extent_key
 from oca.cache.policy import Level
 from oca.cache.records import ExtentRecord, ObjectRecord
 from oca.errors import DeviceFault, ExtentDamaged, OcaError, StoreError
@@ -46,8 +46,8 @@ _EARLY: Final = 0.9
 _FASTEST: Final = 10.0
 """Times the ordinary rate, for a round that is late."""
 
-Refetch = Callable[[str, int, ObjectKey, list[int]], Awaitable[object]]
-"""Path, generation, key and blocks of an object: bring them again. Returns when they are kept, or can't be."""
+Refetch = Callable[[str, list[int]], Awaitable[object]]
+"""Path and blocks of an object: bring them again. Returns when they are here, or can't be had."""
 
 
 class Round(msgspec.Struct):
@@ -172,8 +172,10 @@ class Scrubber:
                 return
             if not extent.present >> place & 1:
                 continue
-            start = split_extent_key(key)[2] * EXTENT_BYTES + place * BLOCK_BYTES
-            length = min(BLOCK_BYTES, record.size - start)
+            _, generation, number = split_extent_key(key)
+            length = min(BLOCK_BYTES, record.size - number * EXTENT_BYTES - place * BLOCK_BYTES)
+            if record.generation != generation or length <= 0:
+                return  # Nobody is served from it: it goes in its own time.
             await self._pause(shelf, length, progress)
             if not self._is_readable(shelf):
                 return
@@ -243,12 +245,20 @@ class Scrubber:
         first = split_extent_key(key)[2] * EXTENT_BLOCKS
         blocks = [first + place for place in range(EXTENT_BLOCKS) if extent.present >> place & 1]
         try:
-            await self._refetch(record.path, record.generation, key[:16], blocks)
+            await self._refetch(record.path, blocks)
         except OcaError as error:
             log.warning("%s: what was damaged is not replaced: %s", record.path, error)
-        held = self._index.extent(key)
-        if held is not None:
-            self.replaced += (held.present & extent.present).bit_count()
+        # With its last extent the object went as well: then it has come back as another generation.
+        present = self._index.object(key[:16])
+        if present is None:
+            return
+        self.replaced += sum(self._is_held(key[:16], present.generation, block) for block in blocks)
+        if extent.pledged_until > self._clock():
+            await self._shelves.pledge(key[:16], present.generation, extent.pledged_until)
+
+    def _is_held(self, key: ObjectKey, generation: int, block: int) -> bool:
+        number, place = divmod(block, EXTENT_BLOCKS)
+        return self._shelves.is_present(extent_key(key, generation, number), place)
 
 
 def _share(after: ExtentKey) -> float:

@@ -22,15 +22,14 @@ class Ladder:
 
     def __init__(self, stock: Stock) -> None:
         self.stock = stock
-        self.asked: list[tuple[str, int, list[int]]] = []
+        self.asked: list[tuple[str, list[int]]] = []
         self.answers = True
 
-    async def __call__(self, path: str, generation: int, key: bytes, blocks: list[int]) -> None:
-        assert key == object_key(path)
-        self.asked.append((path, generation, blocks))
+    async def __call__(self, path: str, blocks: list[int]) -> None:
+        self.asked.append((path, blocks))
         if not self.answers:
             raise NoSourceAnswered(504, "nobody is there")
-        await self.stock.keep(path, blocks, size=8 * BLOCK_BYTES, generation=generation)
+        await self.stock.keep(path, blocks, size=8 * BLOCK_BYTES)
 
 
 @pytest.fixture
@@ -91,13 +90,24 @@ async def test_what_is_damaged_goes_and_is_fetched_anew(stock, damage, fault):
     scrubber, ladder = scrubber_of(stock)
     assert await scrubber.round(stock.shelf("disk"))
     assert scrubber.damaged == {fault: 1}
-    assert ladder.asked == [("/a", 1, [0, 1, 4])]
+    assert ladder.asked == [("/a", [0, 1, 4])]
     assert scrubber.replaced == 3
     after = stock.extent("/a")
     assert (after.present, after.sums) == (before.present, before.sums)
     again, ladder = scrubber_of(stock)
     assert await again.round(stock.shelf("disk"))
     assert not again.damaged
+
+
+async def test_what_was_pledged_is_pledged_again_when_it_is_replaced(stock):
+    await stock.keep("/a", [0], size=8 * BLOCK_BYTES)
+    await stock.shelves.pledge(object_key("/a"), 1, stock.now + 90 * DAY)
+    until = stock.extent("/a").pledged_until
+    flip(stock.file("/a"), 3)
+    scrubber, _ = scrubber_of(stock)
+    assert await scrubber.round(stock.shelf("disk"))
+    assert scrubber.replaced == 1
+    assert stock.extent("/a").pledged_until == until
 
 
 async def test_what_no_source_gives_is_gone_and_the_round_goes_on(stock):

@@ -300,6 +300,9 @@ class Policy:
         elif self._shelf[slot] != shelf:
             # The store puts growth where the slot stands: it knows better.
             self.move(slot, shelf, now)
+        if self._below[slot]:
+            # Until the store says that the copy below went, it counts as much as what is copied.
+            self._shelves[self._below[slot] - 1].used += pages(size_bytes)
         self._add(slot, here, pages(size_bytes))
         if is_written and here.budget is not None:
             here.budget.spend(size_bytes, now)

@@ -191,6 +191,8 @@ class Mover:
                         continue
                     offset = place * BLOCK_BYTES
                     length = min(BLOCK_BYTES, record.size - start - offset)
+                    if length <= 0:
+                        return False  # The object's record is of another mind: whoever reads it finds out.
                     await self._pace.spend(length)
                     content = await self._read(source, key, offset, length, extent.sum_of(place))
                     await target.do(

@@ -429,6 +429,10 @@ class Shelves:
                 yield
             finally:
                 self._pinned.discard(slot)
+                extent = self._index.extent(key)
+                if (extent is None or extent.slot != slot) and self.slots.key_of(slot) == key:
+                    self.policy.forget(slot)  # It went meanwhile.
+                    self.slots.give_back(slot)
 
     @contextlib.asynccontextmanager
     async def alone_with(self, keys: Iterable[ExtentKey]) -> AsyncIterator[None]:
@@ -617,7 +621,9 @@ class Shelves:
                 self._agree(extent.slot, remaining)  # One of its copies went.
             elif self.slots.key_of(extent.slot) == key:
                 if extent.slot in self._pinned:
-                    continue  # Being written: its writer settles it.
+                    # Being written or moved: who does so settles it, and removes what is left.
+                    self._leave_behind(key, extent)
+                    continue
                 self.policy.forget(extent.slot)
                 self.slots.give_back(extent.slot)
             for number in (extent.device, extent.below):
@@ -633,6 +639,11 @@ class Shelves:
             else:
                 async with self._alone(key):
                     await self._remove_file(shelf, key)
+
+    def _leave_behind(self, key: ExtentKey, extent: ExtentRecord) -> None:
+        for number in (extent.device, extent.below):
+            if number is not None and (shelf := self._shelves.get(number)) is not None:
+                self._left_behind.setdefault(key, set()).add(shelf)
 
     async def _remove_file(self, shelf: Shelf, key: ExtentKey) -> None:
         """Remove a dropped extent's file, unless it was fetched and kept anew meanwhile: then the file is a new one."""
@@ -658,7 +669,8 @@ class Shelves:
                 yield slot
 
     async def changed(self, dropped: Dropped, alone_with: ExtentKey) -> None:
-        """A commit of the mover is through."""
+        """A commit of the mover is through: workers look anew where the extent lies."""
+        self._board.raise_stamp(alone_with)
         await self._forget_dropped(dropped, alone_with=alone_with)
 
     async def give_up(self, shelf: Shelf) -> int:

@@ -1,7 +1,6 @@
 """The shelves with real folders: what the index says lies there and nothing else, and no device is outgrown."""
 
 import asyncio
-import contextlib
 import os
 import random
 import shutil
@@ -16,110 +15,8 @@ from oca.errors import IndexUnusable, OrderRefused
 from oca.settings import Bytes, Device, Store, Tier
 from oca.store.index import AddBlock, Index, PutObject
 from oca.store.rack import AddOrder, Rack
-from oca.store.shelves import Keeping, Shelves
-
-PAGE = 4096
-
-
-def content_of(path: str, generation: int, block: int, length: int = PAGE) -> bytes:
-    return random.Random(f"{path} {generation} {block}").randbytes(PAGE) * (length // PAGE)
-
-
-def allocated(path: str) -> int:
-    """Bytes of a file that are no holes, by whole pages."""
-    total = end = 0
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        while end < size:
-            try:
-                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
-            except OSError:
-                break
-            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            total += -(-(end - start) // PAGE) * PAGE
-    return total
-
-
-class Bay:
-    """Shelves on folders below `root`, with a clock that stands until it is moved."""
-
-    def __init__(self, root, board) -> None:
-        self.root = root
-        self.board = board
-        self.now = 1000.0
-        self.index: Index
-        self.shelves: Shelves
-        self._exit = contextlib.AsyncExitStack()
-
-    async def start(self, **capacities: int) -> None:
-        """Devices by name, with what the cache may use of each."""
-        self.index = await self._exit.enter_async_context(Index(str(self.root / "index")))
-        self.shelves = Shelves(self.index, self.board, lambda: self.now)
-        self.rack = Rack(self.shelves, self.index, Store(probation=Bytes(0)), lambda: self.now)
-        await self.rack.start(
-            Device(str(self.root / name), Tier.NVME, Bytes(capacity), 100.0) for name, capacity in capacities.items()
-        )
-        await self.shelves.load()
-
-    async def stop(self) -> None:
-        if hasattr(self, "shelves"):
-            self.shelves.close()
-        await self._exit.aclose()
-
-    def keeping(self, path="/a", block=0, *, generation=1, length=PAGE, is_wanted=lambda: True) -> Keeping:
-        """A whole block, or one shorter than that, which is then the last of its object."""
-        size = (block + 1) * BLOCK_BYTES if length == BLOCK_BYTES else block * BLOCK_BYTES + length
-        record = ObjectRecord(path, generation, max(size, 16 * BLOCK_BYTES if length == BLOCK_BYTES else 0))
-        content = memoryview(content_of(path, generation, block, length))
-        return Keeping(object_key(path), record, block, content, is_wanted)
-
-    async def keep(self, *args, **others) -> bool:
-        return await self.shelves.keep(self.keeping(*args, **others))
-
-    async def lose(self, key: bytes, slot: int, reason: str) -> None:
-        fault = Fault.MISSING if reason == "gone" else Fault.IO
-        await self.shelves.lose(key, slot, reason, self.index.extent(key).device, fault)
-
-    async def sweep(self) -> int:
-        return sum([await self.shelves.sweep(shelf) for shelf in self.shelves.shelves])
-
-    def shelf(self, name: str):
-        return next(shelf for shelf in self.shelves.shelves if shelf.path == str(self.root / name))
-
-    def extent(self, path="/a", *, generation=1, number=0):
-        return self.index.extent(extent_key(object_key(path), generation, number))
-
-    def file(self, name: str, path="/a", *, generation=1, number=0) -> str:
-        return self.shelf(name).folder.file_path(extent_key(object_key(path), generation, number))
-
-    def files(self, name: str) -> dict[bytes, os.stat_result]:
-        folder = self.shelf(name).folder
-        return {key: os.stat(folder.file_path(key)) for key in folder.extents()}
-
-    def bytes_on_disk(self, name: str) -> int:
-        """What the content takes; a file's label is the file system's business."""
-        folder = self.shelf(name).folder
-        return sum(allocated(folder.file_path(key)) for key in folder.extents())
-
-    def is_settled(self) -> None:
-        """Index, files, slots and sums say the same, and no device holds more than it may."""
-        listed = [pair for batch in self.index.scan_extents(100) for pair in batch]
-        for shelf in self.shelves.shelves:
-            here = {key: record for key, record in listed if record.device == shelf.number}
-            assert set(shelf.folder.extents()) == set(here)
-            assert self.shelves.policy.used_bytes(shelf.number) == sum(record.used_bytes for record in here.values())
-            assert self.shelves.policy.used_bytes(shelf.number) <= shelf.capacity
-            for key, record in here.items():
-                assert self.shelves.policy.shelf_of(record.slot) == shelf.number
-                with open(shelf.folder.file_path(key), "rb") as file:
-                    for block in range(16):
-                        if record.present >> block & 1:
-                            file.seek(block * BLOCK_BYTES)
-                            assert crc32c.crc32c(file.read(BLOCK_BYTES)) == record.sum_of(block)
-        slots = [record.slot for _, record in listed]
-        assert len(set(slots)) == len(slots)
-        assert not self.shelves._pinned
-        assert not self.shelves._busy
+from oca.store.shelves import Shelves
+from tests.oca.store.bay import PAGE, Bay, content_of
 
 
 @pytest.fixture

@@ -315,6 +315,8 @@ _FAULTS: Final[dict[int, Fault | None]] = {
     **dict.fromkeys((errno.ETIMEDOUT,), Fault.STALLED),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP), Fault.UNUSABLE),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EINTR, errno.EAGAIN), None),
+    # A descriptor that was closed under the one who used it is our own mistake.
+    **dict.fromkeys((errno.EBADF,), None),
 }
 _SIGNALS: Final = {
     Fault.IO: Signal.READ_ERROR,

@@ -272,6 +272,7 @@ def test_a_record_with_a_reason_that_is_no_devices_still_waits_for_the_operator(
         ("ETIMEDOUT", Fault.STALLED),
         ("EACCES", Fault.UNUSABLE),
         ("EMFILE", None),
+        ("EBADF", None),
         ("ENOMEM", None),
     ],
 )

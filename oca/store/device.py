@@ -96,6 +96,9 @@ class DeviceFolder:
             return Fault.VANISHED
         if found != expected:
             return Fault.WRONG_DISK
+        if self._root < 0:
+            self.open()
+            return None
         try:
             here, held = os.stat(self.path), os.fstat(self._root)
         except OSError as error:

@@ -42,6 +42,8 @@ _LOOK: Final = 10.0
 WATCH: Final = 5.0
 """Seconds between two rounds of `Rack.look_after`."""
 _PROBE: Final = 30.0
+_ABSENCES: Final = frozenset({Fault.VANISHED, Fault.WRONG_DISK, Fault.UNUSABLE})
+"""Over as soon as the right device is found at a start."""
 _LEAST_PROBATION: Final = 256 * 1024 * 1024
 """Memory for fewer than four extents is not worth a device."""
 
@@ -129,7 +131,7 @@ class Rack:
 
     async def add(self, order: AddOrder) -> Shelf:
         """Bring a device into service, or back. Raises `OrderRefused` with what would help."""
-        path = order.path.rstrip("/") or "/"
+        path = order.path.rstrip("/")
         if not path.startswith("/"):
             raise OrderRefused(400, f"path: read {order.path!r}; allowed: an absolute path")
         folder = DeviceFolder(path)
@@ -210,8 +212,9 @@ class Rack:
             shelf.folder.path = shelf.path = path
             await shelf.watcher.do(shelf.folder.open, _LOOK)
             await shelf.watcher.do(shelf.folder.probe, _LOOK)
-        except DeviceFault as error:
-            self._shelves.signal(shelf, signal_of(Fault(error.fault)) or Signal.PROBE_BAD, str(error))
+        except StoreError as error:
+            if isinstance(error, DeviceFault):
+                self._shelves.signal(shelf, signal_of(Fault(error.fault)) or Signal.PROBE_BAD, str(error))
             raise OrderRefused(409, f"{path}: can't be used yet: {error}") from error
         shelf.capacity = order.capacity or shelf.capacity
         shelf.dwpd = order.dwpd or shelf.dwpd
@@ -233,11 +236,9 @@ class Rack:
         if given_up:
             log.warning("device %s (%s): %d extents are given up", shelf.path, shelf.identity, given_up)
         self._shelves.take_out(shelf)
-        if shelf.path in self._settings:
-            # The settings name it: what the operator said must outlive a restart.
-            self._index.put_device(shelf.number, msgspec.structs.replace(shelf.record(), path=""))
-        else:
-            self._index.drop_device(shelf.number)
+        # Remembered, though nothing is there: neither does a restart bring it in, nor is what lies on it believed when it
+        # comes back, for what was purged meanwhile lies there still.
+        self._index.put_device(shelf.number, msgspec.structs.replace(shelf.record(), path=""))
 
     # --- At the start -------------------------------------------------------------------------------------------------
 
@@ -324,6 +325,8 @@ class Rack:
             record = msgspec.structs.replace(
                 record, tier=device.tier, capacity=int(device.capacity), dwpd=device.dwpd, live=False
             )
+        if fault is None and record.reason in _ABSENCES:
+            record = msgspec.structs.replace(record, standing=Standing.ONLINE, reason="", since=self._clock())
         shelf = Shelf(number, record, DeviceFolder(record.home))
         if fault is None:
             try:
@@ -341,6 +344,13 @@ class Rack:
             self.returned.append(shelf)
 
     def _register(self, record: DeviceRecord, folder: DeviceFolder) -> Shelf:
+        for known, other in self._index.devices().items():
+            if self._shelves.shelf(known) is None and other.wish == REMOVE:
+                if other.id == record.id:
+                    record = msgspec.structs.replace(record, foreign=False)
+                elif other.home != record.home:
+                    continue
+                self._index.drop_device(known)
         number = self._index.new_device_number()
         shelf = Shelf(number, record, folder)
         self._index.put_device(number, shelf.record())
@@ -350,7 +360,6 @@ class Rack:
     async def _put_in_unlisted(self, number: int, record: DeviceRecord) -> None:
         """A device that the settings do not name: brought in by command, or no longer wanted."""
         if record.wish == REMOVE:
-            self._index.drop_device(number)
             return
         if not record.live:
             detail = (
@@ -435,6 +444,9 @@ class Rack:
         except DeviceFault as error:
             fault = Fault(error.fault)
             shelf.detail = str(error)
+        except StoreError as error:
+            log.warning("device %s: can't be probed: %s", shelf.path, error)
+            return
         if fault is None:
             self._shelves.signal(shelf, Signal.PROBE_GOOD)
             if was_away and health.can_read:

@@ -408,6 +408,9 @@ class Shelves:
             shelf.errors[Fault(error.fault)] += 1
             self.signal(shelf, signal_of(Fault(error.fault)) or Signal.UNUSABLE, str(error))
             return False
+        except StoreError as error:
+            log.warning("device %s: can't be looked at: %s", shelf.path, error)
+            return True
         if fault is None:
             return True
         shelf.errors[fault] += 1
@@ -651,7 +654,7 @@ class Shelves:
             await self._unlink(shelf, key)
 
     async def _unlink(self, shelf: Shelf, key: ExtentKey) -> None:
-        if not shelf.can_read:
+        if not shelf.can_read or shelf.wish == REMOVE:
             return  # What is left there is swept when it is back.
         try:
             await shelf.do(lambda: shelf.folder.remove(key))

@@ -236,8 +236,8 @@ class Rack:
         if given_up:
             log.warning("device %s (%s): %d extents are given up", shelf.path, shelf.identity, given_up)
         self._shelves.take_out(shelf)
-        # Remembered, though nothing is there: neither does a restart bring it in, nor is what lies on it believed when it
-        # comes back, for what was purged meanwhile lies there still.
+        # Remembered, though nothing is there: neither does a restart bring it in, nor is what lies on it believed when
+        # it comes back, for what was purged meanwhile lies there still.
         self._index.put_device(shelf.number, msgspec.structs.replace(shelf.record(), path=""))
 
     # --- At the start -------------------------------------------------------------------------------------------------

@@ -6,13 +6,12 @@ appliance is started twice: without what the policy remembered, and with it, as 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +19,7 @@ from typing import Final
 from oca.cache.keys import EXTENT_BLOCKS, EXTENT_BYTES, ExtentKey, ObjectKey, extent_key, group_of, object_key
 from oca.cache.records import DeviceRecord, ExtentRecord, Label, ObjectRecord, encode, on_disk, with_block
 from oca.store.device import DeviceFolder
-from oca.store.index import Index, _path_key
+from oca.store.index import IndexLoader
 from tests.bench.appliance import Appliance, serve_command
 from tests.bench.client import Client
 from tests.bench.machine import BenchError, Cores, cpu_seconds
@@ -34,7 +33,8 @@ _DEVICES: Final = 12
 _CAPACITY: Final = 100 * 1000**4
 _PATH: Final = "/titles/real/v1/seg-00000.m4s"
 _CONTENT: Final = bytes(range(256)) * 4096
-_BATCH: Final = 500_000
+_BATCH: Final = 5000
+"""Objects in one transaction."""
 _STRIDE: Final = 7_654_321
 """Prime: slots come in another order than keys, as in an index that was long in use."""
 _GENERATED_AT: Final = 1_700_000_000.0
@@ -187,48 +187,29 @@ def _device_paths(folder: Path) -> list[str]:
 
 def write_state(folder: Path, extents: int) -> None:
     """`extents` records below `folder`; what is not of the real object is not there."""
-    for path in (f"{folder}/state/index", *_device_paths(folder)):
-        Path(path).mkdir(parents=True)
-    asyncio.run(_write(folder, extents))
+    paths = {object_key(path): path for path in (f"/titles/t{n:06}.mp4" for n in range(extents // EXTENT_BLOCKS))}
+    paths[object_key(_PATH)] = _PATH
+    keys = sorted(paths)
+    slots = len(keys) * EXTENT_BLOCKS
+    devices = {}
+    for number, path in enumerate(_device_paths(folder)):
+        Path(path).mkdir()
+        device = DeviceFolder(path)
+        devices[number] = DeviceRecord(device.identify(), path, "hdd", _CAPACITY, home=path)
+        if not number:
+            real = _real_extent(device, keys.index(object_key(_PATH)) * EXTENT_BLOCKS * _STRIDE % slots)
+        device.close()
+    loader = IndexLoader(f"{folder}/state/index")
+    loader.put_devices(devices)
+    for first in range(0, len(keys), _BATCH):
+        batch = keys[first : first + _BATCH]
+        objects = [(key, _described(paths[key])) for key in batch]
+        loader.append(objects, _extents(first, objects, slots, real))
+    loader.close()
 
 
-async def _write(folder: Path, extents: int) -> None:
-    films = {
-        object_key(path): path for path in (f"/titles/t{n:06}/v{n % 5}.mp4" for n in range(extents // EXTENT_BLOCKS))
-    }
-    real = object_key(_PATH)
-    async with Index(str(folder / "state/index")) as index:
-        for number, path in enumerate(_device_paths(folder)):
-            device = DeviceFolder(path)
-            index.put_device(number, DeviceRecord(device.identify(), path, "hdd", _CAPACITY, home=path))
-            if not number:
-                described = _described(_PATH, len(_CONTENT))
-                extent = _real_extent(device, real, described, len(films) * EXTENT_BLOCKS)
-            device.close()
-        keys = sorted([*films, real])
-        paths = {**films, real: _PATH}
-        _append(index, index._objects, ((key, _object(paths[key])) for key in keys))
-        _append(index, index._paths, ((packed, b"") for packed in sorted(_path_key(paths[key], key) for key in keys)))
-        _append(index, index._extents, _extents(keys, paths, real, encode(extent)))
-
-
-def _append(index: Index, db: object, items: Iterable[tuple[bytes, bytes]]) -> None:
-    """In transactions that are not too large. `items` are in order."""
-    rows: list[tuple[bytes, bytes]] = []
-
-    def put() -> None:
-        with index._env.begin(write=True) as txn, txn.cursor(db=db) as cursor:
-            cursor.putmulti(rows, append=True)
-        rows.clear()
-
-    for item in items:
-        rows.append(item)
-        if len(rows) == _BATCH:
-            put()
-    put()
-
-
-def _described(path: str, size: int) -> ObjectRecord:
+def _described(path: str) -> ObjectRecord:
+    size = len(_CONTENT) if path == _PATH else EXTENT_BLOCKS * EXTENT_BYTES
     return ObjectRecord(
         path,
         1,
@@ -241,34 +222,28 @@ def _described(path: str, size: int) -> ObjectRecord:
     )
 
 
-def _object(path: str) -> bytes:
-    return encode(_described(path, len(_CONTENT) if path == _PATH else EXTENT_BLOCKS * EXTENT_BYTES))
-
-
-def _real_extent(device: DeviceFolder, key: ObjectKey, described: ObjectRecord, slot: int) -> ExtentRecord:
-    size = on_disk(len(_CONTENT))
+def _real_extent(device: DeviceFolder, slot: int) -> ExtentRecord:
+    """Of the one object that is there."""
+    described, size = _described(_PATH), on_disk(len(_CONTENT))
     bare = ExtentRecord(0, slot, 0, b"", 0, group_of(_PATH, len(_CONTENT)))
 
     def label(crc: int) -> bytes:
         return encode(Label(described, with_block(bare, 0, crc, size)))
 
-    crc = device.write_block(extent_key(key, 1, 0), 0, memoryview(_CONTENT), 0, label)
+    crc = device.write_block(extent_key(object_key(_PATH), 1, 0), 0, memoryview(_CONTENT), 0, label)
     return with_block(bare, 0, crc, size)
 
 
 def _extents(
-    keys: list[ObjectKey], paths: dict[ObjectKey, str], real: ObjectKey, packed: bytes
-) -> Iterator[tuple[ExtentKey, bytes]]:
-    count = (len(keys) - 1) * EXTENT_BLOCKS
-    number = 0
+    first: int, objects: list[tuple[ObjectKey, ObjectRecord]], slots: int, real: ExtentRecord
+) -> Iterator[tuple[ExtentKey, ExtentRecord]]:
+    """All extents of the objects that are numbered from `first` on, on all devices in turn."""
     present = (1 << EXTENT_BLOCKS) - 1
-    for key in keys:
-        if key == real:
-            yield extent_key(key, 1, 0), packed
+    for number, (key, record) in enumerate(objects, first):
+        if record.path == _PATH:
+            yield extent_key(key, 1, 0), real
             continue
-        group = group_of(paths[key], EXTENT_BLOCKS * EXTENT_BYTES)
+        group = group_of(record.path, record.size)
         for part in range(EXTENT_BLOCKS):
-            slot = number * _STRIDE % count
-            number += 1
-            record = ExtentRecord(slot % _DEVICES, slot, present, key * 4, EXTENT_BYTES, group)
-            yield extent_key(key, 1, part), encode(record)
+            slot = (number * EXTENT_BLOCKS + part) * _STRIDE % slots
+            yield extent_key(key, 1, part), ExtentRecord(slot % _DEVICES, slot, present, key * 4, EXTENT_BYTES, group)

@@ -19,9 +19,12 @@ and 20 k videos; recency: JEDI's `v` class). The spread is alike; the levels are
   LRU         .503   pub. .354      .677   pub. .591      .472             .479               .409
   S3-FIFO     -18 %       -18 %     -19 %       -12 %     +9 %             +9 %               +9 %
   ARC         -16 %       -17 %     -17 %       -13 %     +20 %            +19 %              +16 %
+  SIEVE       -14 %       -12 %     -16 %       -11 %     +25 %            +42 %              +3 %
+  W-TinyLFU   -20 %       -16 %     -18 %        -8 %     +36 %            +44 %              +23 %
   Belady      -43 %       -41 %     -39 %       -33 %     -30 %            -27 %              -27 %
 
-SIEVE does worse on recency here (+25..40 %) than on JEDI `v` (+3 %): what was read twice and is dead stays long.
+What differs: our recency is harder on those that keep what was read twice, for it seldom comes back once it is cold.
+Another seed moves LRU by up to .02, and the others with it.
 """
 
 from __future__ import annotations

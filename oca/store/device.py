@@ -85,9 +85,16 @@ class DeviceFolder:
             self._root = root
 
     def close(self) -> None:
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
+        """Let go of the file system, so that it can be unmounted. What is asked for now has vanished."""
+        root, self._root = self._root, -1
+        if root >= 0:
+            os.close(root)
+
+    @property
+    def _dir(self) -> int:
+        if self._root < 0:
+            raise DeviceFault(Fault.VANISHED, f"{self.path}: is not open")
+        return self._root
 
     def whereabouts(self, expected: str) -> Fault | None:
         """Whether the device `expected` is still what lies at the path; if it was mounted anew it is opened anew."""
@@ -120,7 +127,7 @@ class DeviceFolder:
                     raise DeviceFault(Fault.IO, f"{self.path}: gives back other bytes than were written")
             finally:
                 os.close(fd)
-                os.unlink(_PROBE, dir_fd=self._root)
+                os.unlink(_PROBE, dir_fd=self._dir)
         except OSError as error:
             raise _fault(self.path, error) from error
 
@@ -235,7 +242,7 @@ class DeviceFolder:
         """Unlink the extent's file. Who holds it open finishes undisturbed; one that is gone already is fine."""
         name = _name(key)
         try:
-            os.unlink(name, dir_fd=self._root)
+            os.unlink(name, dir_fd=self._dir)
         except FileNotFoundError:
             return
         except IsADirectoryError:
@@ -298,7 +305,7 @@ class DeviceFolder:
             os.close(folder)
 
     def _at(self, name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_CLOEXEC, 0o640, dir_fd=self._root)
+        return os.open(name, flags | os.O_CLOEXEC, 0o640, dir_fd=self._dir)
 
     def _open_held(self, name: str) -> int:
         try:
@@ -318,7 +325,7 @@ class DeviceFolder:
     def _make_folders(self, folder: str) -> None:
         for level in (os.path.dirname(folder), folder):  # noqa: PTH120
             try:
-                os.mkdir(level, 0o750, dir_fd=self._root)
+                os.mkdir(level, 0o750, dir_fd=self._dir)
             except FileExistsError:
                 continue
             self._sync_folder(os.path.dirname(level))  # noqa: PTH120

@@ -34,14 +34,14 @@ class Hands:
         """Every thread hangs: what is asked for now would wait for ever."""
         return self._hung >= self._count
 
+    def leave(self, work: Callable[[], None]) -> None:
+        """Have it done some time, and hear nothing of it."""
+        self._put(_Work(work, asyncio.get_running_loop()))
+
     async def do(self, work: Callable[[], T], deadline: float) -> T:
         """Do it in one of the threads. Raises what it raises, or `DeviceFault` (stalled) when the deadline passes."""
         asked = _Work(work, asyncio.get_running_loop())
-        self._under_way += 1
-        if self._started < min(self._under_way, self._count):
-            self._started += 1
-            threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True).start()
-        self._work.put(asked)
+        self._put(asked)
         allowed = min(deadline, _PATIENCE) if self.is_stuck else deadline
         try:
             async with asyncio.timeout(allowed):
@@ -57,6 +57,13 @@ class Hands:
     def close(self) -> None:
         for _ in range(self._started):
             self._work.put(None)
+
+    def _put(self, asked: _Work) -> None:
+        self._under_way += 1
+        if self._started < min(self._under_way, self._count):
+            self._started += 1
+            threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True).start()
+        self._work.put(asked)
 
     def _run(self) -> None:
         while True:

@@ -108,7 +108,8 @@ class Rack:
     async def start(self, devices: Iterable[DeviceSettings], appliance: str = "oca", state_dir: str = "") -> None:
         """Bring all devices into service that can be used. A broken one is named, and the others serve."""
         self._settings = {device.path: device for device in devices}
-        known = self._index.devices()
+        # What was removed comes last: where another took its place, that one is meant.
+        known = dict(sorted(self._index.devices().items(), key=lambda pair: pair[1].wish == REMOVE))
         taken: set[int] = set()
         looks = await asyncio.gather(*(self._look(path) for path in self._settings))
         for device, look in zip(self._settings.values(), looks, strict=True):
@@ -340,8 +341,10 @@ class Rack:
             if shelf.can_read:
                 # What would be a blemish of a device at work is none to begin with.
                 self._shelves.signal(shelf, Signal.UNUSABLE, detail)
-        else:
+        elif shelf.can_read:
             self.returned.append(shelf)
+        else:
+            shelf.let_go()
 
     def _register(self, record: DeviceRecord, folder: DeviceFolder) -> Shelf:
         for known, other in self._index.devices().items():

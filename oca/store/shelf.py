@@ -80,6 +80,11 @@ class Shelf:
         """Do it in one of the device's threads. Raises `DeviceFault`, also if it does not answer in time."""
         return await self.hands.do(work, deadline)
 
+    def let_go(self) -> None:
+        """Nothing is asked of the device any more: it may be unmounted, or another mounted in its place."""
+        self.watcher.leave(self.folder.close)
+
     def close(self) -> None:
+        self.let_go()
         self.hands.close()
         self.watcher.close()

@@ -388,6 +388,8 @@ class Shelves:
             log.error(
                 "device %s (%s) is %s: %s: %s", shelf.path, shelf.identity, change.after, change.reason, shelf.detail
             )
+        if not shelf.can_read:
+            shelf.let_go()
         self.noted(shelf)
 
     def failed(self, shelf: Shelf, error: StoreError) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
+
 from oca.cache.records import DeviceRecord
 from oca.store.index import Change, Index
 
@@ -58,9 +60,13 @@ async def write_down() -> None:
                     await stack.aclose()
                     index = await stack.enter_async_context(Index(folder))
                 case DeviceRecord() as record:
-                    index.register_device(record)
+                    known = {device.id: number for number, device in index.devices().items()}
+                    number = known[record.id] if record.id in known else index.new_device_number()
+                    index.put_device(number, record)
                 case list() as in_use:
-                    index.retire_devices(in_use)
+                    for number, device in index.devices().items():
+                        if number not in in_use:
+                            index.put_device(number, msgspec.structs.replace(device, path=""))
                 case changes:
                     await index.apply(*changes)
             print("done", flush=True)

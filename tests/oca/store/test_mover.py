@@ -303,4 +303,5 @@ async def test_an_extent_on_a_device_that_is_away_waits_for_it(bay):
     assert not await bay.mover.turn()
     assert bay.extent() is not None
     assert bay.shelves.ranked(KEY, Level.HDD) == []
+    bay.shelf("slow").folder.open()
     assert KEY in bay.files("slow")

@@ -25,6 +25,7 @@ from oca.store.board import BOARD_BYTES, Board
 from oca.store.device import LABEL, DeviceFolder
 from oca.store.index import Index
 from oca.store.labels import LabelFlaw, believed, joined, label_of
+from oca.store.rack import AddOrder
 from oca.store.rebuild import import_device, rebuild
 from tests.oca.store.stock import Stock, held
 
@@ -383,8 +384,7 @@ async def test_a_device_that_is_pulled_meanwhile_keeps_the_rest_for_later(tmp_pa
         stock.shelves.adopt = adopt
         assert 0 < len(stock.known()) < 40
         assert shelf.foreign
-        stock.shelves.signal(shelf, Signal.OPERATOR)
-        stock.rack.returned.append(shelf)
+        await stock.rack.add(AddOrder(shelf.path))
         assert await taking_over(stock) == 0
         assert held(stock.known()) == held(before)
         assert shelf.can_write

@@ -172,23 +172,22 @@ def _wait_until_drained(client: ControlClient, entry: DeviceEntry) -> DeviceEntr
     pause = _FIRST_LOOK
     try:
         while _left(entry):
-            if entry.wish == "serve":
-                raise DrainStopped(f"{entry.name} does not drain any more: somebody took it back")
-            if entry.standing == Standing.OFFLINE:
-                raise DrainStopped(f"{entry.name} is offline: {size(_left(entry))} can't be moved")
             progress.tell(f"{entry.name}: {size(_left(entry))} left")
             time.sleep(pause)
             pause = min(2 * pause, _LAST_LOOK)
             try:
-                found = _find(client.look("/v1/devices", Listing), name)
+                listing = client.look("/v1/devices", Listing)
             except NoAnswer:
                 if time.monotonic() - heard_at > _PATIENCE:
                     raise
                 continue
             heard_at = time.monotonic()
+            found = _find(listing, name)
             if found is None:
                 raise DrainStopped(f"{entry.name} is not known any more: somebody removed it")
             entry = found
+            if obstacle := _obstacle(entry, listing):
+                raise DrainStopped(f"{entry.name}: {size(_left(entry))} can't be moved: {obstacle}")
     finally:
         progress.end()
     return entry
@@ -204,6 +203,21 @@ def _answer(client: ControlClient, path: str, order: dict[str, Any], done: str, 
         show(f"{entry.name} {done}{why}")
     else:
         show(f"{entry.name} is {entry.standing}{why}")
+
+
+def _obstacle(entry: DeviceEntry, listing: Listing) -> str:
+    """Why a drain does not come to its end by itself; empty if it does."""
+    if not _left(entry):
+        return ""
+    if entry.wish == "serve":
+        return "somebody took it back"
+    if entry.standing == Standing.OFFLINE:
+        return "it is offline"
+    return "" if any(_takes_content(other) for other in listing.devices) else "no other device is written to"
+
+
+def _takes_content(entry: DeviceEntry) -> bool:
+    return entry.standing == Standing.ONLINE and entry.wish == "serve"
 
 
 def _left(entry: DeviceEntry) -> int:

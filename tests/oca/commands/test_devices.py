@@ -174,8 +174,9 @@ def test_drain_returns_at_once_and_says_how_much_there_is_to_move(run, control):
 
 def test_drain_with_wait_ends_when_nothing_is_left(run, control):
     entry = control.device("/srv/a", wish="drain")
+    other = control.device("/srv/b")
     looks = [{**entry, "left_bytes": left} for left in (3 * GIB, GIB, 0)]
-    control.answers = [(200, looks[0])] + [(200, {"devices": [look], "health": 1}) for look in looks[1:]]
+    control.answers = [(200, looks[0])] + [(200, {"devices": [look, other], "health": 1}) for look in looks[1:]]
     result = run("drain", "/srv/a/", "--wait")
     assert result.exit_code == 0
     assert [asked[:2] for asked in control.asked] == [("POST", "/v1/devices/drain")] + [("GET", "/v1/devices")] * 2
@@ -187,8 +188,9 @@ def test_drain_with_wait_ends_when_nothing_is_left(run, control):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"wish": "serve"}, "does not drain any more"),
-        ({"standing": "offline", "reason": "io"}, "is offline: 3.0 GiB can't be moved"),
+        ({"wish": "serve"}, "3.0 GiB can't be moved: somebody took it back"),
+        ({"standing": "offline", "reason": "io"}, "3.0 GiB can't be moved: it is offline"),
+        ({"left_bytes": GIB}, "1.0 GiB can't be moved: no other device is written to"),
         (None, "is not known any more"),
     ],
 )

@@ -16,7 +16,7 @@ from typing import Final
 import crc32c
 
 from oca.cache.health import Fault, fault_of
-from oca.cache.keys import ExtentKey, file_name, key_of_file
+from oca.cache.keys import ExtentKey, ObjectKey, file_name, key_of_file
 from oca.errors import DeviceFault, ExtentDamaged, StoreError
 
 LABEL: Final = "user.oca"
@@ -264,6 +264,17 @@ class DeviceFolder:
         except OSError as error:
             raise _fault(f"{self.path}/{_EXTENTS}", error) from error
 
+    def extents_of(self, key: ObjectKey) -> list[ExtentKey]:
+        """Keys of an object's extent files on the device, of all its generations."""
+        try:
+            names = [entry.name for entry in self._entries(os.path.dirname(_name(key)))]  # noqa: PTH120
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _fault(f"{self.path}/{_EXTENTS}", error) from error
+        found = (key_of_file(name) for name in names)
+        return [extent for extent in found if extent is not None and extent.startswith(key)]
+
     def _extents_below(self, name: str) -> list[ExtentKey]:
         found: list[tuple[int, ExtentKey]] = []
         folders = [name]
@@ -317,10 +328,13 @@ class DeviceFolder:
         # Never in the place of another: a thread that hung on the disk for long must not replace what was kept since.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
-            return self._at(name, flags)
-        except FileNotFoundError:
-            self._make_folders(os.path.dirname(name))  # noqa: PTH120
-            return self._at(name, flags)
+            try:
+                return self._at(name, flags)
+            except FileNotFoundError:
+                self._make_folders(os.path.dirname(name))  # noqa: PTH120
+                return self._at(name, flags)
+        except FileExistsError as error:
+            raise ExtentDamaged(Fault.SHORT, f"{self.path}/{name}: is there already") from error
 
     def _make_folders(self, folder: str) -> None:
         for level in (os.path.dirname(folder), folder):  # noqa: PTH120

@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import resource
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -16,9 +17,9 @@ from oca.ipc import Want
 from oca.keeper.flights import Flight, Stage
 from oca.keeper.library import Library, OpenOutcome, Spawner
 from oca.keeper.sources import build_sources, new_session
-from oca.settings import parse_settings
-from oca.store.index import Index, PutObject
-from oca.store.rack import Rack
+from oca.settings import Tier, parse_settings
+from oca.store.index import Index, MoveExtent, PutObject
+from oca.store.rack import AddOrder, Rack
 from oca.store.shelves import Shelves
 
 PATH = "/films/a.mp4"
@@ -81,15 +82,21 @@ class Origin:
 
 
 class Rig:
-    def __init__(self, library: Library, index: Index, shelves: Shelves, origin: Origin) -> None:
+    def __init__(
+        self, library: Library, index: Index, shelves: Shelves, origin: Origin, rack: Rack, root: Path
+    ) -> None:
         self.library = library
+        self.rack = rack
+        self.root = root
         self.index = index
         self.shelves = shelves
         self.origin = origin
 
-    async def block(self, key: bytes, generation: int, block: int, path: str = PATH) -> bytes | str:
+    async def block(
+        self, key: bytes, generation: int, block: int, path: str = PATH, *, unreadable: bool = False
+    ) -> bytes | str:
         """A block as a worker gets it: its bytes, from memory or from disk; else why not."""
-        flight = self.library.want(Want(0, key, path, generation, block, block))
+        flight = self.library.want(Want(0, key, path, generation, block, block, unreadable=unreadable))
         if flight is None:
             return "unknown"
         if flight.stage is Stage.LANDED:
@@ -124,6 +131,9 @@ class Along:
         pass
 
     def landed(self, flight: Flight, *, kept: bool) -> None:
+        if self.fd < 0:
+            self.over.set_result("look it up")
+            return
         self.over.set_result(os.pread(self.fd, flight.length, 0))
         os.close(self.fd)
 
@@ -154,10 +164,11 @@ async def rig(tmp_path, board):
         ):
             spawner = Spawner(group)
             shelves = Shelves(index, board, lambda: 1000.0)
-            await Rack(shelves, index, settings.store, lambda: 1000.0).start(settings.device)
+            rack = Rack(shelves, index, settings.store, lambda: 1000.0)
+            await rack.start(settings.device)
             await shelves.load()
             library = Library(settings, build_sources(settings), session, index, shelves, spawner)
-            ready.set_result(Rig(library, index, shelves, origin))
+            ready.set_result(Rig(library, index, shelves, origin, rack, tmp_path))
             await over.wait()
             await spawner.end()
             shelves.close()
@@ -368,6 +379,63 @@ async def test_a_lost_extent_is_fetched_again(rig):
     answer = await rig.library.open(PATH, 0)
     assert await rig.block(KEY, answer.record.generation, 0) == rig.origin.content[:BLOCK_BYTES]
     assert len(rig.origin.asked) == 2
+
+
+async def test_what_a_device_does_not_give_in_time_is_brought_and_not_kept_again(rig):
+    generation = (await rig.library.open(PATH, 0)).record.generation
+    await rig.block(KEY, generation, 0)
+    await rig.settled()
+    before = rig.index.extent(extent_key(KEY, generation, 0))
+    assert await rig.block(KEY, generation, 0, unreadable=True) == rig.origin.content[:BLOCK_BYTES]
+    await rig.settled()
+    assert len(rig.origin.asked) == 2
+    assert rig.index.extent(extent_key(KEY, generation, 0)) == before
+
+
+async def with_a_copy(rig):
+    """The first block, on the one device that is read and on another below. Returns its generation."""
+    answer = await rig.library.open(PATH, 0)
+    generation = answer.record.generation
+    await rig.block(KEY, generation, 0)
+    await rig.settled()
+    key = extent_key(KEY, generation, 0)
+    (shelf,) = rig.shelves.shelves
+    slow = await rig.rack.add(AddOrder(f"{rig.root}/slow", Tier.HDD, 2**30))
+    extent = rig.index.extent(key)
+    slow.folder.write_block(key, 0, memoryview(rig.origin.content[:BLOCK_BYTES]), 0)
+    await rig.index.apply(MoveExtent(key, extent, slow.number, keeps_below=True))
+    await rig.index.apply(MoveExtent(key, rig.index.extent(key), shelf.number, keeps_below=True))
+    assert rig.index.extent(key).below == slow.number
+    return generation
+
+
+async def test_what_a_device_does_not_give_in_time_comes_from_its_copy_without_a_source(rig):
+    generation = await with_a_copy(rig)
+    asked = len(rig.origin.asked)
+    assert await rig.block(KEY, generation, 0, unreadable=True) == rig.origin.content[:BLOCK_BYTES]
+    assert len(rig.origin.asked) == asked
+
+
+async def test_an_extent_that_is_lost_on_one_device_is_read_from_its_copy(rig):
+    generation = await with_a_copy(rig)
+    asked = len(rig.origin.asked)
+    key = extent_key(KEY, generation, 0)
+    extent = rig.index.extent(key)
+    rig.library.lose(key, extent.slot, "unreadable", extent.device, Fault.IO)
+    assert await rig.block(KEY, generation, 0) == "look it up"
+    assert await rig.block(KEY, generation, 0) == rig.origin.content[:BLOCK_BYTES]
+    assert len(rig.origin.asked) == asked
+
+
+async def test_what_is_pledged_is_known_in_the_index(rig):
+    answer = await rig.library.open(PATH, 0)
+    await rig.library.pledge(KEY, 5e9)
+    assert await rig.library.bring(KEY, answer.record, 0, answer.record.size, 2)
+    await rig.settled()
+    key = extent_key(KEY, answer.record.generation, 0)
+    assert rig.index.extent(key).pledged_until == 5e9
+    await rig.library.pledge(KEY, 0.0)
+    assert rig.index.extent(key).pledged_until == 0.0
 
 
 async def test_more_blocks_than_fit_into_memory_are_fetched_one_after_the_other(rig):

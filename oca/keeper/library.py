@@ -34,10 +34,13 @@ from oca.keeper.flights import Flight, Landing, Stage
 from oca.keeper.sources import Source, ask, fields_of
 from oca.settings import Settings
 from oca.store.index import Index
+from oca.store.rebuild import import_object
 from oca.store.shelves import Keeping, Shelves
 
 log = logging.getLogger(__name__)
 
+_LOOK: Final = 2.0
+"""Seconds that a viewer waits for what devices from elsewhere may hold; then a source is asked."""
 _NEGATIVES: Final = 10_000
 _PLEDGES: Final = 100_000
 _PRIVATE_REST: Final = 30.0
@@ -179,6 +182,10 @@ class Library:
         key = object_key(path)
         now = time.time()
         known = self._known(key)
+        if known is None and self._shelves.takes_over:
+            looking = self._spawner.spawn(import_object(self._shelves, key), f"look for {path}")
+            await asyncio.wait([looking], timeout=_LOOK)
+            known = self._known(key)
         if known is not None and known.is_fresh(now):
             outcome = OpenOutcome.HIT if known.status == 200 else OpenOutcome.NEGATIVE
             return OpenAnswer(key, known, outcome)

@@ -11,6 +11,7 @@ elsewhere, is not taken, and is removed by the sweep that follows.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import fcntl
@@ -51,6 +52,8 @@ _BATCH: Final = 64
 _LISTING: Final = 600.0
 _READING: Final = 60.0
 _TRIES: Final = 3
+_VIEWER: Final = 2.0
+"""Seconds that a device may take to say what it holds of an object that a viewer asks for."""
 _INDEX, _NEW, _OLD = "index", "index.new", "index.old"
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -98,6 +101,26 @@ async def import_device(shelves: Shelves, shelf: Shelf) -> Report:
         return report
     log.info("device %s: %s", shelf.path, sentence(report))
     return report
+
+
+async def import_object(shelves: Shelves, key: ObjectKey) -> None:
+    """Take over what lies of one object on devices that are just being taken over: a viewer asks for it. Not to be
+    cancelled: a commit that is under way is through all the same.
+    """
+    await shelves.loaded()
+    await asyncio.gather(
+        *(_import_object(shelves, shelf, key) for shelf in shelves.shelves if shelf.foreign and shelf.can_read)
+    )
+
+
+async def _import_object(shelves: Shelves, shelf: Shelf, key: ObjectKey) -> None:
+    try:
+        listed = await shelf.do(partial(shelf.folder.extents_of, key), _VIEWER)
+        if listed:
+            async with shelves.alone_with(listed):
+                await _adopt(shelves, shelf, await shelf.do(partial(_read, shelf.folder, listed), _VIEWER), Report())
+    except StoreError as error:
+        log.warning("object %s: what is held of it on %s is not known yet: %s", key.hex(), shelf.path, error)
 
 
 async def _asked(shelves: Shelves, shelf: Shelf, work: Callable[[], list[T]], deadline: float) -> list[T] | None:

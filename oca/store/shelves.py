@@ -122,6 +122,11 @@ class Shelves:
         shelf = self._shelves.get(extent.device)
         return shelf is not None and shelf.can_read
 
+    @property
+    def takes_over(self) -> bool:
+        """Whether more may be held than the index says: a device from elsewhere is still being taken over."""
+        return any(shelf.foreign for shelf in self._shelves.values())
+
     def can_keep(self) -> bool:
         return any(shelf.can_write for shelf in self._shelves.values())
 
@@ -241,13 +246,13 @@ class Shelves:
 
     def drop_below(self, prefix: str) -> None:
         """What begins with `prefix` is being purged: it is not taken over from devices that come from elsewhere."""
-        if any(shelf.foreign for shelf in self._shelves.values()):
+        if self.takes_over:
             self._purged_prefixes.add(prefix)
 
     async def drop(self, keys: Iterable[ObjectKey]) -> None:
         """Forget objects and everything held of them. When this returns, no worker serves them any more."""
         listed = list(keys)
-        if any(shelf.foreign for shelf in self._shelves.values()):
+        if self.takes_over:
             self._purged.update(listed)
         dropped = await self._index.apply(*(DropObject(key) for key in listed))
         for key in listed:
@@ -345,7 +350,7 @@ class Shelves:
     async def taken_over(self, shelf: Shelf) -> None:
         """Everything of a device from elsewhere that can be used is held now: from here on it is one of ours."""
         shelf.foreign = False
-        if not any(other.foreign for other in self._shelves.values()):
+        if not self.takes_over:
             self._purged.clear()
             self._purged_prefixes.clear()
         self.noted(shelf)

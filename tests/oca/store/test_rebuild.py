@@ -26,7 +26,7 @@ from oca.store.device import LABEL, DeviceFolder
 from oca.store.index import Index
 from oca.store.labels import LabelFlaw, believed, joined, label_of
 from oca.store.rack import AddOrder
-from oca.store.rebuild import import_device, rebuild
+from oca.store.rebuild import import_device, import_object, rebuild
 from tests.oca.store.stock import Stock, held
 
 ROOT = Path(__file__).parents[3]
@@ -348,6 +348,24 @@ async def test_a_device_from_another_box_brings_what_is_not_known_here_yet(tmp_p
         assert stock.known() == known
 
 
+async def test_what_a_viewer_asks_for_is_taken_over_first(tmp_path, board):
+    async with Stock(tmp_path, board, TIERS) as stock:
+        await fill(stock)
+        before = stock.known()
+    shutil.rmtree(tmp_path / "state")
+    async with Stock(tmp_path, board, TIERS) as stock:
+        assert stock.shelves.takes_over
+        await asyncio.gather(*(import_object(stock.shelves, object_key("/film")) for _ in range(3)))
+        await import_object(stock.shelves, object_key("/nothing"))
+        film = {key: extent for key, extent in before.items() if key.startswith(object_key("/film"))}
+        assert held(stock.known()) == held(film)
+        assert stock.index.object(object_key("/film")).size == 34 * BLOCK_BYTES
+        assert await taking_over(stock) == 0
+        assert not stock.shelves.takes_over
+        assert held(stock.known()) == held(before)
+        assert sorted(extent.slot for extent in stock.known().values()) == list(range(5))
+
+
 async def test_what_is_purged_meanwhile_does_not_come_in(tmp_path, board):
     async with Stock(tmp_path, board, {"disk": "hdd"}) as stock:
         await fill(stock)
@@ -469,3 +487,7 @@ def test_the_files_of_a_device_are_listed_in_parts(tmp_path):
     assert [key[0] for key in parts] == sorted(key[0] for key in keys)
     assert {label_of(folder, key) for key in keys} == {LabelFlaw.UNLABELLED}
     assert label_of(folder, KEY) is LabelFlaw.GONE
+    again = extent_key(keys[3][:16], 2, 5)
+    folder.write_block(again, 0, memoryview(b"x"), 0)
+    assert sorted(folder.extents_of(keys[3][:16])) == sorted([keys[3], again])
+    assert folder.extents_of(object_key("/nothing")) == []

@@ -75,16 +75,43 @@ FIRST_BYTE_BUCKETS: Final = (
 )
 """Upper bounds in seconds."""
 
+DEVICES: Final = 64
+"""Devices whose reads are counted: those whose number in the index is below."""
+DEVICE_READ_BUCKETS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+"""Upper bounds in seconds. Coarse, because each worker's row has them for every device."""
+
+
+class DeviceCount(IntEnum):
+    """What is counted of one device's cold reads, by its place behind `device_words`."""
+
+    READS = 0
+    """Of whole blocks, those that failed included."""
+    BYTES = 1
+    ERRORS = 2
+    SLOW = 3
+    """Took longer than store.slow_read."""
+    MICROSECONDS = 4
+    """Of the reads alone, without waiting in line."""
+
+
+DEVICE_BUCKETS_OFFSET: Final = len(DeviceCount)
+
 _BUCKETS: Final = len(FIRST_BYTE_BUCKETS) + 1
 EGRESS_AT: Final = len(Count)
 REQUESTS_AT: Final = EGRESS_AT + len(PLACES)
 FIRST_BYTE_AT: Final = REQUESTS_AT + len(OUTCOMES) * len(CLASSES)
 _HISTOGRAM: Final = _BUCKETS + 1
 """Buckets, then the sum in microseconds."""
-WORDS: Final = FIRST_BYTE_AT + len(OUTCOMES) * _HISTOGRAM
+DEVICES_AT: Final = FIRST_BYTE_AT + len(OUTCOMES) * _HISTOGRAM
+"""Here begins what is counted by device; what stands before is read on each scrape of each row."""
+DEVICE_WORDS: Final = DEVICE_BUCKETS_OFFSET + len(DEVICE_READ_BUCKETS) + 1
+WORDS: Final = DEVICES_AT + DEVICES * DEVICE_WORDS
 ROWS: Final = 1024
 """More than workers live at a time: up to 256, and as many more for each reload whose old ones still drain."""
-COUNTERS_BYTES: Final = ROWS * WORDS * 8
+READING_AT: Final = ROWS * WORDS
+"""Behind the rows: a word for each block, found by hash, that is not 0 while some worker reads it from a device."""
+READING_WORDS: Final = 65536
+COUNTERS_BYTES: Final = (READING_AT + READING_WORDS) * 8
 
 _OUTCOME_INDEX: Final = {outcome: i for i, outcome in enumerate(OUTCOMES)}
 
@@ -100,6 +127,15 @@ def first_byte_words(outcome: Outcome) -> int:
 
 
 SUM_OFFSET: Final = _BUCKETS
+
+
+def device_words(device: int) -> int:
+    """The place of what is counted of device number `device`, which is below `DEVICES`."""
+    return DEVICES_AT + device * DEVICE_WORDS
+
+
+def device_bucket_of(seconds: float) -> int:
+    return bisect_left(DEVICE_READ_BUCKETS, seconds)
 
 
 def bucket_of(seconds: float) -> int:

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -17,19 +18,22 @@ from oca.counters import Count
 from oca.edge.connection import Connection
 from oca.edge.courier import Courier
 from oca.edge.lookup import Lookup
+from oca.edge.pages import Pages
 from oca.edge.pools import Pools
 from oca.edge.tally import Tally
 from oca.edge.worker import Worker
 from oca.settings import Settings
 from oca.store.board import Board
 from oca.store.index import IndexReader
+from oca.turns import Turns
 
 log = logging.getLogger(__name__)
 
 _ACCEPTS: Final = 64
 """Connections taken in one turn."""
-_TICK: Final = 0.25
-_HOUSEKEEPING_TICKS: Final = 4
+_TICK: Final = 0.1
+_SWITCH: Final = 0.001
+_HOUSEKEEPING_TICKS: Final = 10
 
 
 async def run_worker(
@@ -49,12 +53,16 @@ async def run_worker(
     """
     loop = asyncio.get_running_loop()
     _raise_file_limit()
+    # The threads of the devices get their turn soon, also while the loop is busy: 5 ms is Python's default.
+    sys.setswitchinterval(_SWITCH)
     board = Board(board_fd)
     tally = Tally(counters_fd, row)
     courier = Courier(run_dir_fd, number, place)
     lookup = Lookup(IndexReader(str(Path(settings.appliance.state_dir) / "index")), board)
-    pools = Pools()
-    worker = Worker(settings, board, lookup, courier, pools, tally)
+    # The counters are a file that all processes have: the turns are locks on it, and touch no byte.
+    pools = Pools(Turns(counters_fd), settings.store, tally, courier.stalled)
+    pages = Pages()
+    worker = Worker(settings, board, lookup, courier, pools, pages, tally)
     listener.setblocking(False)
     leaving = asyncio.Event()
 
@@ -86,6 +94,8 @@ async def run_worker(
         await asyncio.sleep(_TICK)
         now = time.monotonic()
         ticks += 1
+        pools.look(now)
+        pages.look(now)
         for connection in [c for c in worker.connections if c.deadline <= now]:
             connection.expire(now)
         if ticks % _HOUSEKEEPING_TICKS == 0:
@@ -102,6 +112,7 @@ async def run_worker(
                 break
     courier.close()
     pools.close()
+    pages.close()
     # Let the channel's last packets and the loop's last callbacks out.
     await asyncio.sleep(0)
 

@@ -28,12 +28,13 @@ from http import HTTPStatus
 from typing import Final
 
 from oca import ipc
+from oca.cache.health import Fault
 from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES
-from oca.counters import Count, Outcome
+from oca.counters import PLACES, Count, Outcome, Place
 from oca.edge.courier import BlockView
-from oca.edge.lookup import Held, OpenExtent, run_of
-from oca.edge.pools import CHUNK_BYTES, is_warm
-from oca.edge.tally import MEMORY_PLACE
+from oca.edge.extents import Copy, Damaged, GivenUp, Lying, OpenExtent
+from oca.edge.lookup import Held
+from oca.edge.pools import Answer, Job
 from oca.edge.worker import SMALL_BYTES, Worker
 from oca.http import conditions
 from oca.http.ranges import Span, first_wanted, single_span
@@ -47,7 +48,12 @@ _LINGER: Final = 2.0
 _LINGER_BYTES: Final = 1024 * 1024
 _TURN_BYTES: Final = 8 * 1024 * 1024
 """Sent to one client before the others get their turn."""
+_CHUNK_BYTES: Final = 2 * 1024 * 1024
+"""Sent or probed at once."""
 _REOPENS: Final = 3
+_RETRIES: Final = 3
+"""Times that a block is asked for elsewhere, and then tried again because the keeper says that it can be read."""
+_HDD: Final = PLACES.index(Place.HDD)
 _ABORT: Final = struct.pack("ii", 1, 0)
 # The client is gone, or (the last two) we are out of descriptors and can do nothing better than to end this one.
 _GONE: Final = frozenset(
@@ -66,9 +72,11 @@ class State(Enum):
 
 class Connection:
     __slots__ = (
+        "_asked",
+        "_begun",
         "_buffer",
-        "_cold",
-        "_cold_reads",
+        "_copy",
+        "_denied",
         "_end_seen",
         "_first_byte_due",
         "_has_reader",
@@ -92,8 +100,10 @@ class Connection:
         "_status",
         "_stop",
         "_text",
+        "_unprobed",
+        "_unreadable",
         "_view",
-        "_warm_until",
+        "_viewer",
         "_worker",
         "_wounded",
         "deadline",
@@ -104,6 +114,7 @@ class Connection:
         self._worker = worker
         self._loop = loop
         self._number = sock.fileno()
+        self._viewer = next(worker.viewers)
         self._buffer = b""
         self._state = State.IDLE
         self.deadline = time.monotonic() + worker.http.idle_timeout
@@ -125,10 +136,20 @@ class Connection:
         self._stop = 0
         self._rest: deque[bytes | Span] | None = None
         self._view: BlockView | None = None
-        self._cold = False
-        self._cold_reads = 0
-        self._warm_until = 0
+        self._begun = 0
+        """Where the span under way began."""
+        self._asked: tuple[int, Job] | None = None
+        """The device that was asked for a cold extent or block, and what it was asked."""
+        self._copy: Copy | None = None
+        """The block at `_pos` in memory of this worker's own."""
+        self._unprobed = -1
+        """The block that is sent whether its pages are still there or not: the worker's own memory is used up."""
         self._wounded: set[int] | None = None
+        """Extents that a device can't give."""
+        self._unreadable = -1
+        """The block that its device did not give in time: it comes from elsewhere, the next one is tried again."""
+        self._denied = (-1, 0)
+        """The block that could not be read last, and how often."""
         self._reopens = 0
         self._sent = 0
         self._mark_at = 0.0
@@ -325,15 +346,18 @@ class Connection:
 
     def _let_go(self) -> None:
         """Forget the object of the response under way."""
-        if self._cold:
-            self._cold = False
-            self._cold_reads += 1
+        if self._asked is not None:
+            self._leave_disk()
         if self._view is not None:
             self._worker.courier.leave(self._view, self)
             self._view = None
         self._held = None
         self._rest = None
+        self._copy = None
+        self._unprobed = -1
         self._wounded = None
+        self._unreadable = -1
+        self._denied = (-1, 0)
 
     def _answer_negative(self, status: int, source: bytes) -> None:
         self._outcome, self._status = Outcome.NEGATIVE, status
@@ -437,8 +461,7 @@ class Connection:
         if extent.present & wanted != wanted or wanted >> EXTENT_BLOCKS:
             return False
         offset = start - number * EXTENT_BYTES
-        count = stop - start
-        count = min(count, CHUNK_BYTES)
+        count = min(stop - start, _CHUNK_BYTES, BLOCK_BYTES - start % BLOCK_BYTES)
         assert self._request is not None
         heads = held.heads
         head = b"%bAge: %d\r\n%b%b" % (
@@ -447,18 +470,21 @@ class Connection:
             b"Connection: keep-alive\r\n" if self._request.fields.keeps_alive else b"",
             worker.hit_tail(int(now)),
         )
-        if count <= SMALL_BYTES:
+        if stop - start == count <= SMALL_BYTES:
             at = len(head)
             end = at + count
             scratch = worker.scratch_view
             scratch[:at] = head
             try:
-                if os.preadv(extent.fd, [scratch[at:end]], offset, os.RWF_NOWAIT) != count:
+                if extent.is_blind or worker.pools.reading[extent.reading(place)]:
+                    return False
+                if os.preadv(extent.fd, [scratch[at:end]], offset, extent.nowait) != count:
                     return False
             except OSError:
                 return False
             self._outcome, self._status = Outcome.HIT, status
             worker.courier.touch(extent.slot)
+            extent.shared_at = self._request_at
             try:
                 sent = self._sock.send(scratch[:end])
             except BlockingIOError:
@@ -478,16 +504,19 @@ class Connection:
             self._sent = sent
             self._held = held
             self._text = head[sent:]
-            self._pos, self._stop, self._warm_until = start + max(0, sent - at), stop, stop
+            self._begun = start
+            self._pos, self._stop = start + max(0, sent - at), stop
             worker.tally.sent(extent.place, self._pos - start)
             self._await_writable()
             return True
-        if not is_warm(extent.fd, offset, count):
+        if not extent.is_warm(offset, count, worker.pools, self._request_at):
             return False
+        extent.shared_at = self._request_at
         self._held = held
         self._outcome, self._status = Outcome.HIT, status
         self._text = head
-        self._pos, self._stop, self._warm_until = start, stop, start + count
+        self._begun = start
+        self._pos, self._stop = start, stop
         worker.courier.touch(extent.slot)
         try:
             # Not MSG_MORE: joined with the head, the pages lie across segments, and the kernel splits each again
@@ -533,9 +562,8 @@ class Connection:
 
     def _begin(self, head: bytes, start: int, stop: int) -> None:
         self._text = head
-        self._pos = start
+        self._pos = self._begun = start
         self._stop = stop
-        self._warm_until = 0
         self._first_byte_due = True
         self._pump()
 
@@ -561,7 +589,7 @@ class Connection:
                         self._text = piece
                     else:
                         self._pos, self._stop = piece
-                        self._warm_until = 0
+                        self._begun = self._pos
                 else:
                     self._finished()
                     return
@@ -584,9 +612,8 @@ class Connection:
         if found is None:
             return -1
         fd, offset, count, extent = found
-        if extent is not None and self._pos >= self._warm_until and not is_warm(fd, offset, count):
-            self._read_cold(extent, offset, count)
-            return -1
+        if extent is not None and fd == extent.fd and not self._is_ready(extent, offset, count):
+            return self._read_cold(extent, offset // BLOCK_BYTES)
         if self._text:
             self._send_text()
         try:
@@ -596,22 +623,40 @@ class Connection:
         except OSError as error:
             if extent is None or error.errno in _GONE:
                 raise
-            self._wound(extent, str(error))
+            self._wound(Damaged(extent, Fault.IO, str(error)))
             return 0
         if sent == 0:
             if extent is None:
                 raise BrokenPipeError(errno.EPIPE, "the flight's memory ended early")
-            self._wound(extent, "the file is shorter than the index says")
+            self._wound(Damaged(extent, Fault.SHORT, "the file is shorter than the index says"))
             return 0
         self._pos += sent
         self._sent += sent
-        self._worker.tally.sent(MEMORY_PLACE if extent is None else extent.place, sent)
-        if sent < count and extent is not None:
+        if extent is None:
+            self._worker.tally.passed_on(sent)
+            return sent
+        self._worker.tally.sent(extent.place, sent)
+        if extent.brought:
+            self._consider_pages(extent)
+        if sent < count:
             # The socket is full: asking again at once would only hear that.
-            self._warm_until = self._pos + count - sent
             self._await_writable()
             return -1
         return sent
+
+    def _is_ready(self, extent: OpenExtent, offset: int, count: int) -> bool:
+        """Whether these bytes can be sent without waiting for the disk."""
+        now = time.monotonic()
+        extent.read_by(self._viewer, now)
+        return extent.is_warm(offset, count, self._worker.pools, now) or self._unprobed == self._pos // BLOCK_BYTES
+
+    def _consider_pages(self, extent: OpenExtent) -> None:
+        """Have a block's pages given back if it was sent whole; whether they are is decided when it has arrived."""
+        start = (self._pos - 1) // BLOCK_BYTES * BLOCK_BYTES
+        block = start % EXTENT_BYTES // BLOCK_BYTES
+        is_whole = self._begun <= start and self._pos == start + extent.length_of(block)
+        if is_whole and extent.brought >> block & 1:
+            self._worker.pages.sent(extent, block, self._viewer, time.monotonic())
 
     def _send_text(self) -> None:
         while self._text:
@@ -635,25 +680,32 @@ class Connection:
                 return self._locate_in(view)
             self._worker.courier.leave(view, self)
             self._view = None
-            if self._wounded is not None and view.is_kept:
-                self._wounded.discard(number)
-        if self._wounded is None or number not in self._wounded:
-            try:
-                extent = self._worker.lookup.extent(held, number, place)
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    raise
-                self._wound_unopened(held, number, str(error))
-                extent = None
+            if view.is_kept:
+                self._heed_kept(view.want.block, number)
+        if self._denied[0] == block and self._denied[1] > _RETRIES:
+            self._give_up(HTTPStatus.SERVICE_UNAVAILABLE, "the bytes can't be read, and are not to be had elsewhere")
+            return None
+        if block != self._unreadable and (self._wounded is None or number not in self._wounded):
+            extent = self._worker.lookup.extent(held, number, place)
+            if isinstance(extent, Lying):
+                if self._open_cold(extent):
+                    return None
+                return self._locate()
             if extent is not None:
                 offset = self._pos - number * EXTENT_BYTES
-                until = min((block + run_of(extent.present, place)) * BLOCK_BYTES, self._stop)
+                until = min((block + 1) * BLOCK_BYTES, self._stop)
                 if self._text or self._pos % EXTENT_BYTES == 0:
                     self._worker.courier.touch(extent.slot)
-                return extent.fd, offset, min(until - self._pos, CHUNK_BYTES), extent
+                count = min(until - self._pos, _CHUNK_BYTES)
+                copy = self._copy
+                if copy is not None and copy.extent is extent and copy.block == block % EXTENT_BLOCKS:
+                    return copy.fd, offset % BLOCK_BYTES, count, extent
+                return extent.fd, offset, count, extent
         last_block = (self._stop - 1) // BLOCK_BYTES
         loop = b"" if self._request is None else self._request.fields.cdn_loop or b""
-        self._view = self._worker.courier.view(held.key, held.record, block, last_block, loop, self)
+        self._view = self._worker.courier.view(
+            held.key, held.record, block, last_block, loop, self, unreadable=block == self._unreadable
+        )
         return self._locate_in(self._view)
 
     def _locate_in(self, view: BlockView) -> tuple[int, int, int, OpenExtent | None] | None:
@@ -665,47 +717,112 @@ class Connection:
             return None
         return view.fd, offset, available, None
 
-    def _read_cold(self, extent: OpenExtent, offset: int, count: int) -> None:
-        self._worker.tally.words[Count.COLD_READS] += 1
-        self._cold = True
-        self._cold_reads += 1
-        this_read = self._cold_reads
-        until = self._pos + count
+    def _heed_kept(self, block: int, number: int) -> None:
+        """The keeper says that a block lies on a device (now, or still, or elsewhere): look there again."""
+        if self._wounded is not None:
+            self._wounded.discard(number)
+        if self._unreadable == block:
+            self._unreadable = -1
 
-        def done(error: OSError | None) -> None:
-            if this_read != self._cold_reads or self._state is not State.WAITING:
-                return  # The response it was for has been given up.
-            self._cold = False
-            if error is not None:
-                self._wound(extent, str(error))
-            self._warm_until = until
-            self._pump_safely()
+    # --- Cold disks ---------------------------------------------------------------------------------------------------
 
+    def _open_cold(self, lying: Lying) -> bool:
+        """Have an extent opened on its device's own threads. False if it can't be now."""
+        try:
+            job = self._worker.pools.open(lying, self._was_opened)
+        except GivenUp:
+            self._do_without()
+            return False
+        self._asked = (lying.device, job)
         self._wait()
-        self._worker.pools.read(extent.device, extent.fd, offset, count, done)
+        return True
 
-    def _wound(self, extent: OpenExtent, reason: str) -> None:
+    def _read_cold(self, extent: OpenExtent, block: int) -> int:
+        """Have a block read and verified on its device's own threads. -1 if it will be, 0 if it can't be now."""
+        try:
+            job = self._worker.pools.read(extent, block, self._was_read)
+        except GivenUp:
+            self._do_without()
+            return 0
+        self._worker.tally.words[Count.COLD_READS] += 1
+        self._asked = (extent.device, job)
+        self._wait()
+        return -1
+
+    def _was_opened(self, result: Answer) -> None:
+        self._asked = None
+        if isinstance(result, OpenExtent):
+            assert self._held is not None
+            self._worker.lookup.remember(self._held, self._pos // EXTENT_BYTES, result)
+        else:
+            self._heal(result)
+        self._pump_safely()
+
+    def _was_read(self, result: Answer) -> None:
+        """The block at `_pos` is what was stored, or can't be had."""
+        self._asked = None
+        if isinstance(result, Copy):
+            self._copy = result
+            self._bring(result.extent)
+        elif isinstance(result, OpenExtent):
+            self._unprobed = self._pos // BLOCK_BYTES
+            self._bring(result)
+        else:
+            self._heal(result)
+        self._pump_safely()
+
+    def _bring(self, extent: OpenExtent) -> None:
+        """The block at `_pos` is in the page cache now. On a disk with one head, read on while it is sent."""
+        block = self._pos // BLOCK_BYTES
+        extent.brought |= 1 << block % EXTENT_BLOCKS
+        following = (block + 1) % EXTENT_BLOCKS
+        has_more = self._stop > (block + 1) * BLOCK_BYTES and following and extent.present >> following & 1
+        if has_more and extent.place == _HDD:
+            extent.brought |= 1 << following
+            self._worker.pools.read_ahead(extent, following)
+
+    def _leave_disk(self) -> None:
+        """The answer is not wanted any more. (Only one of both waits.)"""
+        assert self._asked is not None
+        device, job = self._asked
+        self._asked = None
+        self._worker.pools.leave(device, job, self._was_read)
+        self._worker.pools.leave(device, job, self._was_opened)
+
+    def _heal(self, error: Answer) -> None:
+        """Have bytes that a device does not give brought from elsewhere."""
+        if isinstance(error, Damaged):
+            self._wound(error)
+        elif isinstance(error, GivenUp):
+            self._do_without()
+        else:
+            # Descriptors ran out, which is no fault of the device: give back all that are only remembered.
+            self._worker.lookup.forget_all()
+            self._deny(self._pos // BLOCK_BYTES)
+
+    def _do_without(self) -> None:
+        """The device does not give the block in time: for this response it comes from elsewhere."""
+        self._worker.tally.words[Count.HEALED_READS] += 1
+        self._unreadable = self._pos // BLOCK_BYTES
+        self._deny(self._unreadable)
+
+    def _deny(self, block: int) -> None:
+        """Count how often it could not be read: a keeper that insists that it can is not asked for ever."""
+        self._denied = (block, self._denied[1] + 1 if self._denied[0] == block else 1)
+
+    def _wound(self, damaged: Damaged) -> None:
         """A device can't give an extent: have it fetched from the ladder, for this response and for all others."""
         self._worker.tally.words[Count.HEALED_READS] += 1
         number = self._pos // EXTENT_BYTES
         assert self._held is not None
         self._held.extents.pop(number, None)
-        self._worker.courier.lost(extent.key, extent.slot, reason)
-        if self._wounded is None:
-            self._wounded = set()
-        self._wounded.add(number)
-
-    def _wound_unopened(self, held: Held, number: int, reason: str) -> None:
-        found = self._worker.lookup.record_of(held, number)
-        if found is not None:
-            self._worker.tally.words[Count.HEALED_READS] += 1
-            self._worker.courier.lost(*found, reason)
+        self._worker.courier.lost(damaged)
         if self._wounded is None:
             self._wounded = set()
         self._wounded.add(number)
 
     def bytes_came(self) -> None:
-        if self._state is State.WAITING and not self._cold:
+        if self._state is State.WAITING and self._asked is None:
             self._pump_safely()
 
     def block_failed(self, *, unknown: bool, reason: str) -> None:

@@ -17,6 +17,7 @@ import msgspec
 
 from oca import ipc
 from oca.cache.records import ObjectRecord
+from oca.edge.extents import Damaged
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class BlockView:
 
     def __init__(self, want: ipc.Want) -> None:
         self.want = want
-        self.key = (want.key, want.generation, want.block)
+        self.key = (want.key, want.generation, want.block, want.unreadable)
         self.fd = -1
         self.watermark = 0
         self.is_whole = False
@@ -68,9 +69,9 @@ class Courier:
         self._numbers = itertools.count(1)
         self._channel: ipc.Channel | None = None
         self._opens: dict[int, tuple[ipc.Open, Opening]] = {}
-        self._views: dict[tuple[bytes, int, int], BlockView] = {}
+        self._views: dict[tuple[bytes, int, int, bool], BlockView] = {}
         self._by_number: dict[int, BlockView] = {}
-        self._touched: list[int] = []
+        self._touched: dict[int, None] = {}
         self._closed = False
 
     def connect(self) -> None:
@@ -112,12 +113,24 @@ class Courier:
             del self._opens[number]
 
     def view(
-        self, key: bytes, record: ObjectRecord, block: int, last_block: int, loop: bytes, user: Waiting
+        self,
+        key: bytes,
+        record: ObjectRecord,
+        block: int,
+        last_block: int,
+        loop: bytes,
+        user: Waiting,
+        *,
+        unreadable: bool = False,
     ) -> BlockView:
-        """The view of a block, shared by all its users in this worker; asked for if nobody did yet."""
-        view = self._views.get((key, record.generation, block))
+        """The view of a block, shared by all its users in this worker; asked for if nobody did yet.
+
+        With `unreadable` it lies on a device that does not give it: it is to come from elsewhere.
+        """
+        view = self._views.get((key, record.generation, block, unreadable))
         if view is None:
-            want = ipc.Want(next(self._numbers), key, record.path, record.generation, block, last_block, loop)
+            number = next(self._numbers)
+            want = ipc.Want(number, key, record.path, record.generation, block, last_block, loop, unreadable)
             view = BlockView(want)
             self._views[view.key] = view
             self._by_number[want.flight] = view
@@ -134,19 +147,27 @@ class Courier:
             self._send(ipc.Leave(view.want.flight))
 
     def touch(self, slot: int) -> None:
-        """An extent was read, for the eviction policy; told in batches."""
-        self._touched.append(slot)
+        """An extent was read, for the eviction policy; told in batches, each slot once in a batch."""
+        self._touched[slot] = None
         if len(self._touched) >= 4096:
             self.report_touched()
 
     def report_touched(self) -> None:
         if self._touched:
-            self._send(ipc.Touched(self._touched))
-            self._touched = []
+            self._send(ipc.Touched(list(self._touched)))
+            self._touched.clear()
 
-    def lost(self, extent: bytes, slot: int, reason: str) -> None:
-        log.warning("extent %s can't be read: %s", extent.hex(), reason)
-        self._send(ipc.Lost(extent, slot, reason))
+    def lost(self, damaged: Damaged) -> None:
+        """Tell the keeper, once."""
+        if damaged.is_told:
+            return
+        damaged.is_told = True
+        log.warning("extent %s on device %d is %s: %s", damaged.key.hex(), damaged.device, damaged.fault, damaged)
+        self._send(ipc.Lost(damaged.key, damaged.slot, str(damaged), damaged.device, damaged.fault))
+
+    def stalled(self, device: int, seconds: float) -> None:
+        log.warning("device %d did not give a read in %.1f s", device, seconds)
+        self._send(ipc.Stalled(device, seconds))
 
     def _send(self, packet: ipc.FromWorker) -> None:
         if self._channel is not None:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from typing import Final
 
-from oca.cache.keys import (
-    BLOCK_BYTES,
-    EXTENT_BLOCKS,
-    ExtentKey,
-    ObjectKey,
-    extent_key,
-    file_name,
-    object_key,
-)
+from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES, ObjectKey, extent_key, file_name, object_key
 from oca.cache.records import DeviceRecord, ExtentRecord, ObjectRecord
 from oca.counters import PLACES, Place
+from oca.edge.extents import Lying, OpenExtent, open_lying_at_once
 from oca.http.replies import ObjectHeads
 from oca.store.board import Board
 from oca.store.index import IndexReader
@@ -26,24 +17,6 @@ log = logging.getLogger(__name__)
 
 _ENTRIES: Final = 8192
 _PRIVATE: Final = b"private:"
-
-
-class OpenExtent:
-    """An extent's open file. Closed when the last response that uses it lets go: an evicted file is sent to its end."""
-
-    __slots__ = ("device", "fd", "key", "place", "present", "slot")
-
-    def __init__(self, key: ExtentKey, fd: int, record: ExtentRecord, place: int) -> None:
-        self.key = key
-        self.fd = fd
-        self.present = record.present
-        self.device = record.device
-        self.slot = record.slot
-        self.place = place
-        """Index into PLACES."""
-
-    def __del__(self) -> None:
-        os.close(self.fd)
 
 
 class Held:
@@ -72,6 +45,8 @@ class Lookup:
         self._held: dict[bytes, Held] = {}
         self._devices: dict[int, tuple[DeviceRecord, int]] = {}
         self._devices_version = -1
+        self._answering: set[int] = set()
+        """Devices whose file systems say what they have in memory: only those are asked on the loop."""
 
     def remembered(self, raw_path: bytes) -> Held | None:
         """What is known under this raw path without asking the index, if its stamp stands."""
@@ -100,30 +75,41 @@ class Lookup:
         """What the keeper just said, for one response. Not remembered: the index will say it soon."""
         return Held(key, record, Board.row_of(key), 0)
 
-    def extent(self, held: Held, number: int, place: int) -> OpenExtent | None:
-        """The open extent with its block `place` present, or None. Raises OSError if the file can't be opened.
+    def extent(self, held: Held, number: int, block: int) -> OpenExtent | Lying | None:
+        """The extent with its block `block` (within the extent) present, open or to be opened; or None.
 
         What a generation's block holds never changes, so an extent that was opened once stays right for it.
         """
         known = held.extents.get(number)
-        if known is not None and known.present >> place & 1:
+        if known is not None and known.present >> block & 1:
             return known
         record = self._record(held, number)
-        if record is None or not record.present >> place & 1:
+        if record is None or not record.present >> block & 1:
             return None
         device = self._device(record.device)
         if device is None:
             return None
         described, tier = device
         key = extent_key(held.key, held.record.generation, number)
-        fd = self._open_file(f"{described.path}/extents/{file_name(key)}")
-        opened = held.extents[number] = OpenExtent(key, fd, record, tier)
+        size = min(EXTENT_BYTES, held.record.size - number * EXTENT_BYTES)
+        lying = Lying(key, f"{described.path}/extents/{file_name(key)}", record, tier, size)
+        if record.device not in self._answering:
+            return lying
+        opened = open_lying_at_once(lying)
+        if opened is None:
+            return lying
+        held.extents[number] = opened
         return opened
 
-    def record_of(self, held: Held, number: int) -> tuple[ExtentKey, int] | None:
-        """Key and slot of an extent whose file could not be opened."""
-        record = self._record(held, number)
-        return None if record is None else (extent_key(held.key, held.record.generation, number), record.slot)
+    def remember(self, held: Held, number: int, extent: OpenExtent) -> None:
+        """The device's own threads have opened an extent."""
+        held.extents[number] = extent
+        if not extent.is_blind:
+            self._answering.add(extent.device)
+
+    def forget_all(self) -> None:
+        """Give back all descriptors that are only remembered."""
+        self._held.clear()
 
     def holds(self, held: Held, start: int, stop: int) -> bool:
         """Whether all bytes of the span lie on devices."""
@@ -148,16 +134,6 @@ class Lookup:
         for raw in gone:
             del self._held[raw]
 
-    def _open_file(self, path: str) -> int:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            # Descriptors ran out, which is no fault of the device: give back all that are only remembered.
-            self._held.clear()
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
     def _record(self, held: Held, number: int) -> ExtentRecord | None:
         if held.key.startswith(_PRIVATE):
             return None
@@ -166,6 +142,7 @@ class Lookup:
     def _device(self, number: int) -> tuple[DeviceRecord, int] | None:
         if self._devices_version != self._board.devices_version:
             self._devices_version = self._board.devices_version
+            self._answering.clear()
             self._devices = {
                 found: (record, PLACES.index(Place(record.tier)))
                 for found, record in self._index.devices().items()
@@ -182,9 +159,3 @@ class Lookup:
                 del self._held[raw]
         if len(self._held) >= _ENTRIES:
             self._held.clear()
-
-
-def run_of(present: int, place: int) -> int:
-    """How many blocks from `place` on are present without a gap."""
-    shifted = present >> place
-    return ((shifted ^ (shifted + 1)).bit_length()) - 1

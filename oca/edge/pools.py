@@ -1,65 +1,285 @@
-"""Cold reads: each device has its own few threads, so that one slow disk never delays a viewer served from another."""
+"""Cold reads: each device has its own few threads, so that a slow or hanging disk never delays what lies elsewhere.
+
+A read waits in its device's line until the device has a turn for it (see oca.turns), and is given up after
+store.read_timeout, waiting included: whoever asked gets the bytes from elsewhere. A thread that hangs in the kernel
+stays there, and keeps its turn. When a read was given up and the device has answered nothing since it was asked, the
+device is *stalled*: all who are in line, and all who come, are refused at once, until it answers something.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Final
 
-CHUNK_BYTES: Final = 2 * 1024 * 1024
-"""What is sent, probed or read ahead at once."""
-_THREADS: Final = 4
-_one_byte: Final = bytearray(1)
+from oca.counters import PLACES
+from oca.edge.extents import Copy, Damaged, GivenUp, Lying, NotRead, OpenExtent, copy_block, open_lying, read_block
+from oca.edge.tally import Tally
+from oca.settings import Store
+from oca.turns import Turns, depth_of
+
+_SUSPECT: Final = 0.1
+"""Seconds without an answer, after which nothing is taken for granted that has to do with the device."""
+_LINE: Final = 64
+"""Reads in line for each turn of a device. A disk with one head needs two to three seconds for as many blocks."""
+
+Answer = OpenExtent | Copy | NotRead
+Work = Callable[[], OpenExtent | Copy]
+Done = Callable[[Answer], None]
 
 
-def is_warm(fd: int, offset: int, count: int) -> bool:
-    """Whether the first and the last page of a span are in the page cache: `sendfile` will not wait for the disk.
+class Job:
+    """An extent that is to be opened, or a block that is to be read, and who waits for it."""
 
-    0.7 microseconds each. A file system that does not know RWF_NOWAIT is taken as warm.
-    """
-    try:
-        os.preadv(fd, [_one_byte], offset, os.RWF_NOWAIT)
-        if count > 4096:
-            os.preadv(fd, [_one_byte], offset + count - 1, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+    __slots__ = ("asked_at", "began_at", "count", "is_over", "key", "timer", "waiters", "work")
+
+    def __init__(self, key: tuple[bytes, int], work: Work, count: int, now: float) -> None:
+        self.key = key
+        self.work = work
+        self.count = count
+        """Bytes that are read; 0 for opening a file."""
+        self.asked_at = now
+        self.began_at: float | None = None
+        self.is_over = False
+        """Nobody waits for it any more."""
+        self.waiters: list[Done] = []
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Pool:
+    """The threads and the line of one device. All methods but `_run` belong to the loop."""
+
+    def __init__(self, device: int, depth: int, pools: Pools) -> None:
+        self._device = device
+        self._depth = depth
+        self._pools = pools
+        self._loop = asyncio.get_running_loop()
+        self._jobs: dict[tuple[bytes, int], Job] = {}
+        """All that are in line or being read, those included that were given up and still hang."""
+        self._line: deque[Job] = deque()
+        self._ahead: Job | None = None
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        """One for each job: some thread is to look at the line. False ends a thread."""
+        self._threads = 0
+        self._called = 0
+        """Calls from which no thread has come back."""
+        self._silent_since = time.monotonic()
+        """When it answered last, or was asked first after having had nothing to do."""
+        self._is_stalled = False
+
+    def ask(self, key: tuple[bytes, int], work: Work, count: int, done: Done) -> Job:
+        """Have the work done; `done` is told, on the loop and never at once, unless it leaves. Raises `GivenUp`."""
+        if self._is_stalled:
+            raise GivenUp("the device does not answer")
+        now = time.monotonic()
+        job = self._jobs.get(key)
+        if job is None:
+            if len(self._line) >= _LINE * self._depth:
+                raise GivenUp("too many reads are waiting for the device")
+            job = Job(key, work, count, now)
+            self._jobs[key] = job
+            self._line.append(job)
+            self._call(now)
+        elif job.is_over:
+            raise GivenUp("this very read hangs")
+        elif job is self._ahead and job.began_at is None:
+            self._ahead = None
+            job.asked_at = now
+            self._line.append(job)
+            self._call(now)
+        if job.timer is None:
+            job.timer = self._loop.call_later(self._pools.store.read_timeout, self._expire, job)
+        job.waiters.append(done)
+        return job
+
+    def ahead(self, key: tuple[bytes, int], work: Work, count: int) -> None:
+        """Do it now for somebody who will ask soon, if the device has nothing else to do."""
+        if not self._is_stalled and not self._jobs:
+            now = time.monotonic()
+            self._ahead = self._jobs[key] = Job(key, work, count, now)
+            self._call(now)
+
+    def leave(self, job: Job, done: Done) -> None:
+        """Who asked needs it no more."""
+        with contextlib.suppress(ValueError):
+            job.waiters.remove(done)
+        if not job.waiters and job.began_at is None and job is not self._ahead:
+            self._drop(job)
+
+    def silent_for(self, now: float) -> float:
+        """How long the device has answered nothing although it was asked."""
+        if not self._called:
+            return 0.0
+        return now - self._silent_since
+
+    def close(self) -> None:
+        for _ in range(self._threads):
+            self._calls.put(False)
+
+    def _call(self, now: float) -> None:
+        if not self._called:
+            self._silent_since = now
+        self._called += 1
+        if self._called > self._threads and self._threads < self._depth:
+            self._threads += 1
+            # Daemons: a process whose disk hangs must be able to end.
+            threading.Thread(target=self._run, name=f"device-{self._device}-{self._threads}", daemon=True).start()
+        self._calls.put(True)
+
+    # --- On the device's threads --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        turns = self._pools.turns
+        while self._calls.get():
+            if self._ahead is not None and not self._line:
+                with turns.try_turn(self._device, self._depth) as is_ours:
+                    self._work(self._ahead if is_ours else None)
+            else:
+                with turns.turn(self._device, self._depth):
+                    # Taken after the wait: who came first goes first, whichever turn it was.
+                    self._work(self._next())
+
+    def _next(self) -> Job | None:
+        with contextlib.suppress(IndexError):
+            while True:
+                job = self._line.popleft()
+                if not job.is_over:
+                    return job
+        return None
+
+    def _work(self, job: Job | None) -> None:
+        result: Answer | None = None
+        began = time.monotonic()
+        if job is not None:
+            job.began_at = began
+            try:
+                result = job.work()
+            except NotRead as error:
+                result = error
+        with contextlib.suppress(RuntimeError):  # The loop is closed: the process ends.
+            self._loop.call_soon_threadsafe(self._answered, job, result, time.monotonic() - began)
+
+    # --- On the loop again --------------------------------------------------------------------------------------------
+
+    def _answered(self, job: Job | None, result: Answer | None, seconds: float) -> None:
+        """A thread came back, with or without having found something to do: either way the device lives."""
+        self._called -= 1
+        self._silent_since = time.monotonic()
+        self._is_stalled = False
+        self._pools.suspects.discard(self._device)
+        ahead = self._ahead
+        if ahead is not None and (job is ahead or (job is None and ahead.began_at is None)):
+            self._ahead = None
+            self._forget(ahead)
+        if job is None or result is None:
+            return
+        self._forget(job)
+        if job.timer is not None:
+            job.timer.cancel()
+        if job.count:
+            failed = isinstance(result, Damaged)
+            is_slow = seconds > self._pools.store.slow_read
+            self._pools.tally.device_read(self._device, job.count, seconds, is_slow=is_slow, failed=failed)
+        _tell(job, result)
+
+    def _expire(self, job: Job) -> None:
+        """The deadline passed. If the device is to blame it is said so; a long line is nobody's fault."""
+        now = time.monotonic()
+        is_silent = self._silent_since <= job.asked_at
+        hangs = job.began_at is not None and now - job.began_at >= self._pools.store.read_timeout / 2
+        if is_silent or hangs:
+            self._pools.stalled(self._device, now - job.asked_at)
+        self._drop(job)
+        _tell(job, GivenUp("the device did not answer in time"))
+        if is_silent:
+            self._is_stalled = True
+            for waiting in list(self._line):
+                self._drop(waiting)
+                _tell(waiting, GivenUp("the device does not answer"))
+
+    def _drop(self, job: Job) -> None:
+        """Have it skipped in line. What is being read goes on, and is known as hanging until it is back."""
+        job.is_over = True
+        if job.timer is not None:
+            job.timer.cancel()
+        if job.began_at is None:
+            self._forget(job)
+            with contextlib.suppress(ValueError):
+                self._line.remove(job)
+
+    def _forget(self, job: Job) -> None:
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
 
 
 class Pools:
-    """`read` brings a span into the page cache and then calls back on the loop, with the error if there was one."""
+    """The pools of all devices. `stalled` is told when a device did not give a read in time."""
 
-    def __init__(self) -> None:
-        self._pools: dict[int, ThreadPoolExecutor] = {}
-        self._loop = asyncio.get_running_loop()
-        self._local = threading.local()
+    def __init__(self, turns: Turns, store: Store, tally: Tally, stalled: Callable[[int, float], None]) -> None:
+        self.turns = turns
+        self.store = store
+        self.tally = tally
+        self.stalled = stalled
+        self.suspects: set[int] = set()
+        """Devices that let a read wait just now."""
+        self.reading = tally.reading
+        self._pools: dict[int, Pool] = {}
 
-    def read(self, device: int, fd: int, offset: int, count: int, done: Callable[[OSError | None], None]) -> None:
-        pool = self._pools.get(device)
-        if pool is None:
-            pool = self._pools[device] = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"device-{device}")
-        own = os.dup(fd)  # The response may end, and close its file, before the disk answers.
-        pool.submit(self._read, own, offset, count, done)
+    def open(self, lying: Lying, done: Done) -> Job:
+        """Open an extent's file."""
+        pool = self._pool(lying.device, lying.place)
+        return pool.ask((lying.key, -1), lambda: open_lying(lying), 0, done)
+
+    def read(self, extent: OpenExtent, block: int, done: Done) -> Job:
+        """Read a block of an extent, compared with its sum: into memory of our own, or the page cache has to do."""
+        pool = self._pool(extent.device, extent.place)
+        work = self._reading(extent, block, copy_block)
+        return pool.ask((extent.key, block), work, extent.length_of(block), done)
+
+    def read_ahead(self, extent: OpenExtent, block: int) -> None:
+        """Bring a block that somebody will want next into the page cache, if nothing else is to be read there."""
+        pool = self._pool(extent.device, extent.place)
+        work = self._reading(extent, block, read_block)
+        pool.ahead((extent.key, block), work, extent.length_of(block))
+
+    def leave(self, device: int, job: Job, done: Done) -> None:
+        self._pools[device].leave(job, done)
+
+    def look(self, now: float) -> None:
+        """See who lets a read wait. Called a few times a second."""
+        for device, pool in self._pools.items():
+            if pool.silent_for(now) >= _SUSPECT:
+                self.suspects.add(device)
 
     def close(self) -> None:
         for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
 
-    def _read(self, fd: int, offset: int, count: int, done: Callable[[OSError | None], None]) -> None:
-        fault: OSError | None = None
-        try:
-            os.posix_fadvise(fd, offset, count, os.POSIX_FADV_WILLNEED)
-            buffer = getattr(self._local, "buffer", None)
-            if buffer is None:
-                buffer = self._local.buffer = memoryview(bytearray(CHUNK_BYTES))
-            os.preadv(fd, [buffer[:count]], offset)
-        except OSError as error:
-            fault = error
-        finally:
-            os.close(fd)
-        self._loop.call_soon_threadsafe(done, fault)
+    def _pool(self, device: int, place: int) -> Pool:
+        pool = self._pools.get(device)
+        if pool is None:
+            pool = self._pools[device] = Pool(device, depth_of(self.store, PLACES[place]), self)
+        return pool
+
+    def _reading(self, extent: OpenExtent, block: int, read: Callable[[OpenExtent, int], OpenExtent | Copy]) -> Work:
+        place = extent.reading(block)
+
+        def work() -> OpenExtent | Copy:
+            self.reading[place] = 1
+            try:
+                return read(extent, block)
+            finally:
+                self.reading[place] = 0
+
+        return work
+
+
+def _tell(job: Job, result: Answer) -> None:
+    waiters, job.waiters = job.waiters, []
+    for done in waiters:
+        done(result)

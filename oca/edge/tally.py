@@ -5,17 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from oca.counters import (
+    DEVICE_BUCKETS_OFFSET,
+    DEVICES,
     EGRESS_AT,
     FIRST_BYTE_BUCKETS,
     OUTCOMES,
     PLACES,
-    ROWS,
+    READING_AT,
+    READING_WORDS,
     SUM_OFFSET,
     WORDS,
     Count,
+    DeviceCount,
     Outcome,
     Place,
     bucket_of,
+    device_bucket_of,
+    device_words,
     first_byte_words,
     request_word,
 )
@@ -53,14 +59,17 @@ _HIT_SUM: Final = _HIT_AT + SUM_OFFSET
 _FIRST_BOUND: Final = FIRST_BYTE_BUCKETS[0]
 _HITS: Final = int(Count.HITS)
 _HIT_BYTES: Final = int(Count.HIT_BYTES)
-MEMORY_PLACE: Final = PLACES.index(Place.MEMORY)
+_EGRESS_OF_FLIGHTS: Final = EGRESS_AT + PLACES.index(Place.MEMORY)
 
 
 class Tally:
     """Row number `row` of the counters in `fd`, which no other living process writes."""
 
     def __init__(self, fd: int, row: int) -> None:
-        self.words = CounterMemory(fd, ROWS * WORDS).words[row * WORDS : (row + 1) * WORDS]
+        words = CounterMemory(fd, READING_AT + READING_WORDS).words
+        self.words = words[row * WORDS : (row + 1) * WORDS]
+        self.reading = words[READING_AT:]
+        """Written and read by all workers: see `OpenExtent.reading`."""
 
     def answered(self, outcome: Outcome, status: int, first_byte: float) -> None:
         """A request got its first byte, `first_byte` seconds after its head had come in."""
@@ -85,10 +94,29 @@ class Tally:
         words[_HIT_BYTES] += count
 
     def sent(self, place: int, count: int) -> None:
-        """Bytes of content went out, from a tier or from memory."""
+        """Bytes of content went out from a tier."""
         words = self.words
         words[EGRESS_AT + place] += count
-        words[Count.MISS_BYTES if place == MEMORY_PLACE else Count.HIT_BYTES] += count
+        words[_HIT_BYTES] += count
+
+    def passed_on(self, count: int) -> None:
+        """Bytes of content went out from the memory of a flight."""
+        words = self.words
+        words[_EGRESS_OF_FLIGHTS] += count
+        words[Count.MISS_BYTES] += count
+
+    def device_read(self, device: int, count: int, seconds: float, *, is_slow: bool, failed: bool) -> None:
+        """A device's thread has read a block of `count` bytes, or failed to."""
+        if not 0 <= device < DEVICES:
+            return
+        words = self.words
+        at = device_words(device)
+        words[at + DeviceCount.READS] += 1
+        words[at + DeviceCount.BYTES] += 0 if failed else count
+        words[at + DeviceCount.ERRORS] += failed
+        words[at + DeviceCount.SLOW] += is_slow
+        words[at + DeviceCount.MICROSECONDS] += int(seconds * 1e6)
+        words[at + DEVICE_BUCKETS_OFFSET + device_bucket_of(seconds)] += 1
 
     def count(self, what: Count, amount: int = 1) -> None:
         self.words[what] += amount

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING, Final
 
 from oca.edge.courier import Courier
 from oca.edge.lookup import Lookup
+from oca.edge.pages import Pages
 from oca.edge.pools import Pools
 from oca.edge.tally import Tally
 from oca.http.replies import CommonHeads, Cors, date_line
@@ -24,7 +26,14 @@ class Worker:
     """Settings and parts, read by every connection."""
 
     def __init__(
-        self, settings: Settings, board: Board, lookup: Lookup, courier: Courier, pools: Pools, tally: Tally
+        self,
+        settings: Settings,
+        board: Board,
+        lookup: Lookup,
+        courier: Courier,
+        pools: Pools,
+        pages: Pages,
+        tally: Tally,
     ) -> None:
         self.http = settings.http
         self.fetch = settings.fetch
@@ -33,8 +42,11 @@ class Worker:
         self.lookup = lookup
         self.courier = courier
         self.pools = pools
+        self.pages = pages
         self.tally = tally
         self.connections: set[Connection] = set()
+        self.viewers = itertools.count(1)
+        """Numbers for connections."""
         self.is_leaving = False
         """New connections go elsewhere; those that are here are closed after their response."""
         self.is_stopping = False

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import socket
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from oca import ipc
 from oca.cache.health import Fault, Signal
-from oca.counters import ROWS, WORDS
+from oca.counters import DEVICE_BUCKETS_OFFSET, DEVICE_WORDS, DEVICES, DEVICES_AT, ROWS, WORDS, DeviceCount
 from oca.errors import NoSourceAnswered
 from oca.keeper.flights import Flight, Stage
 from oca.keeper.library import Library, Spawner
@@ -22,19 +22,55 @@ from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
-_UNUSED: Final = bytes(8 * WORDS)
+_UNUSED: Final = bytes(8 * DEVICES_AT)
+
+
+class DeviceReads(NamedTuple):
+    """Cold reads of one device since the appliance started."""
+
+    reads: int
+    bytes: int
+    errors: int
+    slow: int
+    """Those that took longer than store.slow_read."""
+    seconds: float
+    buckets: list[int]
+    """By `DEVICE_READ_BUCKETS`, not summed up; the last is for all above."""
 
 
 class Counters:
     """The counters of all workers, living and dead, as one row of sums."""
 
     def __init__(self, memory: CounterMemory) -> None:
-        self._rows = [memory.words[row * WORDS : (row + 1) * WORDS] for row in range(ROWS)]
+        self._rows = [memory.words[row * WORDS : row * WORDS + DEVICES_AT] for row in range(ROWS)]
+        self._device_rows = [memory.words[row * WORDS + DEVICES_AT : (row + 1) * WORDS] for row in range(ROWS)]
 
     def sums(self) -> list[int]:
+        """What stands before `DEVICES_AT`, over all workers."""
+        used = [self._rows[row] for row in self._used()]
+        return [sum(column) for column in zip(*used, strict=True)] if used else [0] * DEVICES_AT
+
+    def device_reads(self) -> dict[int, DeviceReads]:
+        """Cold reads by the number of the device, of those that were read at all; sums over all workers."""
+        used = [self._device_rows[row] for row in self._used()]
+        sums = [sum(column) for column in zip(*used, strict=True)]
+        found: dict[int, DeviceReads] = {}
+        for device in range(DEVICES if sums else 0):
+            words = sums[device * DEVICE_WORDS : (device + 1) * DEVICE_WORDS]
+            if words[DeviceCount.READS]:
+                found[device] = DeviceReads(
+                    words[DeviceCount.READS],
+                    words[DeviceCount.BYTES],
+                    words[DeviceCount.ERRORS],
+                    words[DeviceCount.SLOW],
+                    words[DeviceCount.MICROSECONDS] / 1e6,
+                    words[DEVICE_BUCKETS_OFFSET:],
+                )
+        return found
+
+    def _used(self) -> list[int]:
         # Most rows never had a worker: comparing one with zeros is cheaper than adding it.
-        used = [row for row in self._rows if row.tobytes() != _UNUSED]
-        return [sum(column) for column in zip(*used, strict=True)] if used else [0] * WORDS
+        return [number for number, row in enumerate(self._rows) if row.tobytes() != _UNUSED]
 
 
 class Desk:

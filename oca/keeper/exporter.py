@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -16,6 +17,7 @@ from oca.cache.health import Fault, Standing
 from oca.cache.policy import AdmitReason
 from oca.counters import (
     CLASSES,
+    DEVICE_READ_BUCKETS,
     EGRESS_AT,
     FIRST_BYTE_BUCKETS,
     OUTCOMES,
@@ -70,6 +72,7 @@ class Exporter(Collector):
         yield from self._connections(sums)
         yield from self._fetches()
         yield from self._devices()
+        yield from self._device_reads()
         yield InfoMetricFamily(
             "oca_build",
             "The running version.",
@@ -195,7 +198,32 @@ class Exporter(Collector):
         yield from (admissions, moves, written)
         yield CounterMetricFamily("oca_failed_moves", "Moves given up; the extent stays.", value=self._mover.failed)
 
+    def _device_reads(self) -> Iterator[Metric]:
+        labels = ["device", "tier"]
+        histogram = HistogramMetricFamily(
+            "oca_device_read_seconds", "Cold reads of blocks, without waiting in line.", labels=labels
+        )
+        count = CounterMetricFamily("oca_device_read_bytes", "Bytes that cold reads brought in.", labels=labels)
+        errors = CounterMetricFamily(
+            "oca_device_read_errors", "Cold reads that failed, or gave other bytes than were stored.", labels=labels
+        )
+        reads = self._desk.counters.device_reads()
+        for shelf in self._shelves.shelves:
+            read = reads.get(shelf.number)
+            if read is None:
+                continue
+            names = [shelf.identity, shelf.tier]
+            histogram.add_metric(names, _cumulative(read.buckets), sum_value=read.seconds)
+            count.add_metric(names, read.bytes)
+            errors.add_metric(names, read.errors)
+        yield from (histogram, count, errors)
+
 
 def _add_standing(family: GaugeMetricFamily, names: list[str], now: Standing) -> None:
     for standing in Standing:
         family.add_metric([*names, standing], int(standing is now))
+
+
+def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
+    bounds = [*(str(float(bound)) for bound in DEVICE_READ_BUCKETS), "+Inf"]
+    return list(zip(bounds, accumulate(counts), strict=True))

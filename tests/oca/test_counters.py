@@ -10,6 +10,10 @@ import pytest
 import oca
 from oca.counters import (
     CLASSES,
+    COUNTERS_BYTES,
+    DEVICE_BUCKETS_OFFSET,
+    DEVICE_READ_BUCKETS,
+    DEVICES,
     EGRESS_AT,
     FIRST_BYTE_BUCKETS,
     OUTCOMES,
@@ -18,9 +22,12 @@ from oca.counters import (
     SUM_OFFSET,
     WORDS,
     Count,
+    DeviceCount,
     Outcome,
     Place,
     bucket_of,
+    device_bucket_of,
+    device_words,
     first_byte_words,
     request_word,
 )
@@ -36,6 +43,12 @@ def test_no_two_counters_share_a_word_and_none_lies_outside():
     words += [EGRESS_AT + place for place in range(len(PLACES))]
     words += [request_word(outcome, 100 * (2 + number)) for outcome in OUTCOMES for number in range(len(CLASSES))]
     words += [first_byte_words(outcome) + at for outcome in OUTCOMES for at in range(SUM_OFFSET + 1)]
+    words += [device_words(device) + int(count) for device in range(DEVICES) for count in DeviceCount]
+    words += [
+        device_words(device) + DEVICE_BUCKETS_OFFSET + device_bucket_of(seconds)
+        for device in range(DEVICES)
+        for seconds in (*DEVICE_READ_BUCKETS, float("inf"))
+    ]
     assert sorted(words) == list(range(WORDS))
 
 
@@ -58,7 +71,7 @@ def test_a_bucket_holds_what_is_at_most_its_bound(seconds, bucket):
 
 @pytest.fixture
 def rows():
-    fd = new_memory("test-counters", ROWS * WORDS * 8)
+    fd = new_memory("test-counters", COUNTERS_BYTES)
     yield [Tally(fd, row) for row in (0, 1, ROWS - 1)]
     os.close(fd)
 
@@ -87,8 +100,8 @@ def statuses_in(source: str) -> set[int]:
 def test_every_status_that_may_be_answered_has_its_word(rows):
     sources = [*sorted((ROOT / "http").glob("*.py")), *sorted((ROOT / "edge").glob("*.py")), ROOT / "keeper/library.py"]
     statuses = set().union(*(statuses_in(path.read_text()) for path in sources))
-    # Numbers that are no statuses here, or not of answers to clients.
-    statuses -= {100, 101, 102, 103, 302}
+    # Numbers that are no statuses here (451 is a system call), or not of answers to clients.
+    statuses -= {100, 101, 102, 103, 302, 451}
     assert {200, 206, 304, 400, 404, 408, 412, 416, 431, 502, 504, 508} <= statuses
     for status in statuses:
         for outcome in OUTCOMES:
@@ -107,4 +120,18 @@ def test_hits_and_misses_are_told_apart(rows):
     for place, name in enumerate(PLACES):
         tally.sent(place, 10 + place)
         assert tally.words[EGRESS_AT + place] == 10 + place, name
-    assert (tally.words[Count.HIT_BYTES], tally.words[Count.MISS_BYTES]) == (33, 13)
+    # What lies on tmpfs is a hit; what passes through the memory of a flight is not.
+    tally.passed_on(7)
+    assert tally.words[EGRESS_AT + PLACES.index(Place.MEMORY)] == 20
+    assert (tally.words[Count.HIT_BYTES], tally.words[Count.MISS_BYTES]) == (46, 7)
+
+
+def test_reads_are_counted_for_each_device(rows):
+    tally = rows[0]
+    tally.device_read(63, 4096, 0.002, is_slow=False, failed=False)
+    tally.device_read(63, 4096, 20.0, is_slow=True, failed=True)
+    tally.device_read(64, 4096, 0.1, is_slow=False, failed=False)
+    at = device_words(63)
+    assert list(tally.words[at : at + len(DeviceCount)]) == [2, 4096, 1, 1, 20_002_000]
+    buckets = list(tally.words[at + DEVICE_BUCKETS_OFFSET : at + DEVICE_BUCKETS_OFFSET + len(DEVICE_READ_BUCKETS) + 1])
+    assert buckets == [0, 1, 0, 0, 0, 0, 0, 0, 0, 1]

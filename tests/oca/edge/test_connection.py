@@ -1,6 +1,7 @@
-"""One connection on a real socket: what a late answer of the disk may not do."""
+"""One connection on a real socket, with real files and threads: what a disk that is late or rotten may not do."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -8,20 +9,21 @@ import time
 import pytest
 
 from oca import ipc
-from oca.cache.keys import extent_key, object_key
+from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.cache.records import DeviceRecord, ObjectRecord
-from oca.counters import ROWS, WORDS, Count
+from oca.counters import Count
 from oca.edge.connection import Connection
 from oca.edge.courier import Courier
 from oca.edge.lookup import Lookup
-from oca.edge.pools import is_warm
-from oca.edge.tally import Tally
+from oca.edge.pages import Pages
+from oca.edge.pools import Pools
 from oca.edge.worker import Worker
-from oca.settings import parse_settings
-from oca.store.board import new_memory
+from oca.settings import Store, parse_settings
 from oca.store.device import DeviceFolder
 from oca.store.index import AddBlock, IndexReader, PutObject
-from tests.oca.edge.test_courier import Keeper
+from oca.turns import Turns
+from tests.oca.edge.disk import Bay, flip
+from tests.oca.edge.test_courier import Keeper, memory_with
 
 SETTINGS = """\
 [appliance]
@@ -34,21 +36,9 @@ tier = "nvme"
 capacity = "1 GiB"
 """
 PATH = "/film.mp4"
-SIZE = 1_000_000
+SIZE = 2 * BLOCK_BYTES + 1_000_000
 KEY = object_key(PATH)
 EXTENT = extent_key(KEY, 1, 0)
-
-
-class StuckDisk:
-    """A device whose reads hang until a test lets them go."""
-
-    def __init__(self) -> None:
-        self.waiting = []
-        self.asked = asyncio.Event()
-
-    def read(self, device, fd, offset, count, done) -> None:
-        self.waiting.append(done)
-        self.asked.set()
 
 
 class Client:
@@ -56,11 +46,13 @@ class Client:
         self._sock = sock
         self.heard = b""
 
-    async def ask(self, path: str) -> None:
-        await asyncio.get_running_loop().sock_sendall(self._sock, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    async def ask(self, path: str, start: int | None = None, stop: int = 0) -> None:
+        span = "" if start is None else f"Range: bytes={start}-{stop - 1}\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\n{span}\r\n"
+        await asyncio.get_running_loop().sock_sendall(self._sock, head.encode())
 
-    async def answer(self) -> bytes:
-        """The next answer, whole."""
+    async def answer(self) -> tuple[bytes, bytes]:
+        """The next answer, whole: its head and its body."""
         async with asyncio.timeout(20):
             while b"\r\n\r\n" not in self.heard:
                 await self._hear()
@@ -68,12 +60,13 @@ class Client:
             length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
             while len(self.heard) < length:
                 await self._hear()
-            self.heard = self.heard[length:]
-            return head
+            body, self.heard = self.heard[:length], self.heard[length:]
+            return head, body
 
     async def _hear(self) -> None:
-        received = await asyncio.get_running_loop().sock_recv(self._sock, 65536)
-        assert received
+        received = await asyncio.get_running_loop().sock_recv(self._sock, 1 << 20)
+        if not received:
+            raise ConnectionResetError
         self.heard += received
 
 
@@ -89,51 +82,202 @@ async def keeper(tmp_path):
 
 
 @pytest.fixture
-def reader(tmp_path, scribe):
-    """An index in which one film lies on one device, and whose pages are cold."""
+def content():
+    return os.urandom(SIZE)
+
+
+class Box:
+    """A worker whose index says that one film lies on one device."""
+
+    def __init__(self, file: str, worker: Worker, bay: Bay, connection: Connection, client: Client) -> None:
+        self.file = file
+        self.worker = worker
+        self.bay = bay
+        self.connection = connection
+        self.client = client
+        self.others = Turns(bay.memory)
+        """Another process at the same device."""
+
+    def forget_pages(self) -> None:
+        fd = os.open(self.file, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+    async def answers_again(self) -> None:
+        """Until the worker knows that the device does."""
+        async with asyncio.timeout(20):
+            while self.worker.pools._pools[0]._is_stalled:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def box(keeper, tmp_path, scribe, board, content):
     folder = DeviceFolder(str(tmp_path / "disk"))
     folder.identify()
     scribe.open(str(tmp_path / "index"))
     scribe.register_device(DeviceRecord("d0", folder.path, "nvme"))
-    crc = folder.write_block(EXTENT, 0, memoryview(os.urandom(SIZE)), 0)
     record = ObjectRecord(PATH, 1, SIZE, etag=b'"v"', generated_at=time.time(), lifetime=1e6)
-    scribe.apply(PutObject(KEY, record), AddBlock(EXTENT, 0, 0, 0, crc, SIZE))
-    fd = os.open(folder.file_path(EXTENT), os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    assert not is_warm(fd, 0, SIZE)
-    os.close(fd)
-    opened = IndexReader(str(tmp_path / "index"))
-    yield opened
-    opened.close()
-
-
-async def test_a_disk_that_answers_too_late_does_not_answer_the_next_request(keeper, reader, board):
-    counters = new_memory("test-counters", ROWS * WORDS * 8)
-    disk = StuckDisk()
+    changes = [PutObject(KEY, record)]
+    for block, at in enumerate(range(0, SIZE, BLOCK_BYTES)):
+        part = memoryview(content)[at : at + BLOCK_BYTES]
+        crc = folder.write_block(EXTENT, at, part, at)
+        changes.append(AddBlock(EXTENT, 0, 5, block, crc, len(part)))
+    scribe.apply(*changes)
+    reader = IndexReader(str(tmp_path / "index"))
     courier = Courier(keeper.fd, 1)
     courier.connect()
-    worker = Worker(parse_settings(SETTINGS, ""), board, Lookup(reader, board), courier, disk, Tally(counters, 0))
+    bay = Bay()
+    store = Store(nvme_queue=1, read_timeout=0.05)
+    pools = Pools(Turns(bay.memory), store, bay.tally, courier.stalled)
+    pages = Pages()
+    worker = Worker(parse_settings(SETTINGS, ""), board, Lookup(reader, board), courier, pools, pages, bay.tally)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
-    client = Client(theirs)
-    worker.tally.count(Count.CONNECTIONS_OPEN)
+    bay.tally.count(Count.CONNECTIONS_OPEN)
     connection = Connection(ours, worker, asyncio.get_running_loop())
-    try:
-        await client.ask(PATH)
-        await disk.asked.wait()
-        connection.expire(time.monotonic() + 1000)
-        assert b" 504 " in await client.answer()
-        await client.ask("/next.mp4")
+    built = Box(folder.file_path(EXTENT), worker, bay, connection, Client(theirs))
+    built.forget_pages()
+    yield built
+    connection.close()
+    courier.close()
+    pools.close()
+    pages.close()
+    theirs.close()
+    reader.close()
+    folder.close()
+    bay.close()
+    await asyncio.sleep(0)
+
+
+def give(keeper: Keeper, want: ipc.Want, part: bytes) -> None:
+    """The keeper brings a block from elsewhere, and does not keep it."""
+    fd = memory_with(part)
+    keeper.say(ipc.Arriving(want.flight, len(part)), fd)
+    keeper.say(ipc.Landed(want.flight, len(part), kept=False))
+    os.close(fd)
+
+
+SPANS = [
+    (0, 1),
+    (0, SIZE),
+    (BLOCK_BYTES - 10, BLOCK_BYTES + 10),
+    (BLOCK_BYTES - 100_000, BLOCK_BYTES + 100_000),
+    (1, BLOCK_BYTES),
+    (SIZE - 5, SIZE),
+    (BLOCK_BYTES, 2 * BLOCK_BYTES),
+]
+
+
+@pytest.mark.parametrize(("start", "stop"), SPANS)
+async def test_cold_and_warm_spans_are_the_right_bytes(box, content, start, stop):
+    for _ in range(3):
+        await box.client.ask(PATH, start, stop)
+        head, body = await box.client.answer()
+        assert b" 206 " in head
+        assert body == content[start:stop]
+    blocks = (stop - 1) // BLOCK_BYTES - start // BLOCK_BYTES + 1
+    assert box.worker.tally.words[Count.COLD_READS] >= blocks
+    assert box.worker.tally.words[Count.HEALED_READS] == 0
+
+
+async def test_a_disk_that_answers_too_late_does_not_answer_the_next_request(box, keeper):
+    with box.others.turn(0, 1):
+        await box.client.ask(PATH)
+        (want,) = await keeper.hears(ipc.Want)
+        box.connection.expire(time.monotonic() + 1000)
+        assert b" 504 " in (await box.client.answer())[0]
+        await box.client.ask("/next.mp4")
         asked = (await keeper.hears(ipc.Open))[0]
-        disk.waiting[0](None)
-        assert not connection.is_idle  # It still waits for the keeper.
-        none = ObjectRecord("/next.mp4", 2, 0, 404)
-        keeper.say(ipc.Opened(asked.request, object_key("/next.mp4"), none, "negative", 404))
-        assert b" 404 " in await client.answer()
-    finally:
-        connection.close()
-        courier.close()
-        theirs.close()
-        os.close(counters)
-        await asyncio.sleep(0)
+    await box.answers_again()
+    give(keeper, want, b"late")
+    assert not box.connection.is_idle  # It still waits for the keeper.
+    none = ObjectRecord("/next.mp4", 2, 0, 404)
+    keeper.say(ipc.Opened(asked.request, object_key("/next.mp4"), none, "negative", 404))
+    assert b" 404 " in (await box.client.answer())[0]
+
+
+async def test_a_rotten_block_never_reaches_a_viewer(box, keeper, content):
+    flip(box.file, BLOCK_BYTES + 77)
+    await box.client.ask(PATH)
+    answer = asyncio.ensure_future(box.client.answer())
+    (want,) = await keeper.hears(ipc.Want)
+    assert (want.block, want.unreadable) == (1, False)
+    give(keeper, want, content[BLOCK_BYTES : 2 * BLOCK_BYTES])
+    # From then on this response takes nothing of that extent.
+    last = (await keeper.hears(ipc.Want, 2))[1]
+    give(keeper, last, content[2 * BLOCK_BYTES :])
+    assert (await answer)[1] == content
+    (lost,) = await keeper.hears(ipc.Lost)
+    assert (lost.extent, lost.slot, lost.device, lost.fault) == (EXTENT, 5, 0, "rotten")
+    assert box.worker.tally.words[Count.HEALED_READS] == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"), [(os.unlink, "missing"), (lambda path: os.truncate(path, 10), "short")], ids=["gone", "short"]
+)
+async def test_an_extent_whose_file_is_not_what_it_was_is_told_with_its_fault(box, keeper, content, damage, fault):
+    damage(box.file)
+    await box.client.ask(PATH, 0, 10)
+    (want,) = await keeper.hears(ipc.Want)
+    give(keeper, want, content[:BLOCK_BYTES])
+    assert (await box.client.answer())[1] == content[:10]
+    assert [lost.fault for lost in await keeper.hears(ipc.Lost)] == [fault]
+
+
+async def test_a_block_that_does_not_come_in_time_comes_from_elsewhere_and_the_next_one_is_tried(box, keeper, content):
+    await box.client.ask(PATH, 0, 1)
+    await box.client.answer()
+    box.forget_pages()
+    with box.others.turn(0, 1):
+        await box.client.ask(PATH)
+        (want,) = await keeper.hears(ipc.Want)
+        assert (want.block, want.unreadable) == (0, True)
+    (stalled,) = await keeper.hears(ipc.Stalled)
+    assert stalled.device == 0
+    await box.answers_again()
+    give(keeper, want, content[:BLOCK_BYTES])
+    assert (await box.client.answer())[1] == content
+    assert len(await keeper.hears(ipc.Want)) == 1
+
+
+async def test_while_a_device_is_stalled_all_its_cold_blocks_come_from_elsewhere_at_once(box, keeper, content):
+    with box.others.turn(0, 1):
+        await box.client.ask(PATH)
+        answer = asyncio.ensure_future(box.client.answer())
+        for block in range(3):
+            want = (await keeper.hears(ipc.Want, block + 1))[block]
+            assert (want.block, want.unreadable) == (block, True)
+            give(keeper, want, content[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])
+        assert (await answer)[1] == content
+    assert len(await keeper.hears(ipc.Stalled)) == 1
+    assert not [packet for packet in keeper.heard if isinstance(packet, ipc.Lost)]
+
+
+async def test_a_keeper_that_insists_is_not_asked_for_ever(box, keeper):
+    with box.others.turn(0, 1):
+        await box.client.ask(PATH)
+        for number in range(3):
+            want = (await keeper.hears(ipc.Want, number + 1))[number]
+            keeper.say(ipc.Landed(want.flight, BLOCK_BYTES, kept=True))
+        assert b" 503 " in (await box.client.answer())[0]
+
+
+async def test_a_block_that_was_moved_meanwhile_is_read_where_it_is_now(box, keeper, content):
+    with box.others.turn(0, 1):
+        await box.client.ask(PATH)
+        (want,) = await keeper.hears(ipc.Want)
+    await box.answers_again()
+    keeper.say(ipc.Landed(want.flight, BLOCK_BYTES, kept=True))
+    assert (await box.client.answer())[1] == content
+
+
+async def test_who_leaves_lets_go_of_everything(box, keeper):
+    with box.others.turn(0, 1):
+        await box.client.ask(PATH, 0, 1)
+        await keeper.hears(ipc.Want)
+        box.connection.close()
+    with contextlib.suppress(ConnectionResetError):
+        await box.client.answer()
+    assert box.worker.connections == set()
+    assert not box.worker.courier._views

@@ -8,8 +8,10 @@ import socket
 import pytest
 
 from oca import ipc
-from oca.cache.records import ObjectRecord
+from oca.cache.health import Fault
+from oca.cache.records import ExtentRecord, ObjectRecord
 from oca.edge.courier import BlockView, Courier
+from oca.edge.extents import Damaged, Lying
 from oca.store.board import new_memory
 
 RECORD = ObjectRecord("/a", 1, 10_000_000)
@@ -276,3 +278,34 @@ async def test_no_descriptor_is_left_over(keeper, courier):
     del view
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_an_extent_that_is_read_often_is_told_once_in_a_batch(keeper, courier):
+    for _ in range(64):
+        courier.touch(7)
+        courier.touch(9)
+    courier.report_touched()
+    assert await keeper.hears(ipc.Touched) == [ipc.Touched([7, 9])]
+    courier.touch(7)
+    courier.report_touched()
+    assert (await keeper.hears(ipc.Touched, 2))[1] == ipc.Touched([7])
+
+
+async def test_a_block_that_a_device_does_not_give_is_wanted_from_elsewhere(keeper, courier):
+    one, other = Response(), Response()
+    view = courier.view(KEY, RECORD, 0, 0, b"", one)
+    elsewhere = courier.view(KEY, RECORD, 0, 0, b"", other, unreadable=True)
+    # Who finds the block on the device is not mixed with who does not get it from there.
+    assert elsewhere is not view
+    assert courier.view(KEY, RECORD, 0, 0, b"", one, unreadable=True) is elsewhere
+    assert [want.unreadable for want in await keeper.hears(ipc.Want, 2)] == [False, True]
+
+
+async def test_what_is_wrong_with_an_extent_is_told_once(keeper, courier):
+    lying = Lying(b"e" * 28, "/nowhere", ExtentRecord(5, 3, 1, b"0000", 4096), 0, 10)
+    damaged = Damaged(lying, Fault.ROTTEN, "why")
+    courier.lost(damaged)
+    courier.lost(damaged)
+    courier.stalled(5, 2.5)
+    assert await keeper.hears(ipc.Stalled) == [ipc.Stalled(5, 2.5)]
+    assert await keeper.hears(ipc.Lost) == [ipc.Lost(b"e" * 28, 3, "why", 5, "rotten")]

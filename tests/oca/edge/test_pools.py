@@ -1,85 +1,259 @@
-"""Cold reads: on the device's own threads, answered on the loop."""
+"""Cold reads: on the device's own threads, in turns, given up in time, answered on the loop."""
 
 import asyncio
 import os
+import sys
 import threading
 
 import pytest
 
-from oca.edge.pools import Pools, is_warm
+from oca.cache.health import Fault
+from oca.cache.keys import BLOCK_BYTES
+from oca.counters import DEVICES, DeviceCount, device_words
+from oca.edge.extents import Copy, Damaged, GivenUp, OpenExtent
+from oca.edge.pools import _LINE
+from tests.oca.edge.disk import PATIENCE, Bay, answer_of, flip, forget_pages, laid, opened
+from tests.oca.test_turns import ROOT, Other
 
 
 @pytest.fixture
-async def pools():
-    built = Pools()
+async def bay():
+    built = Bay()
     yield built
     built.close()
 
 
 @pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "film"
-    path.write_bytes(os.urandom(3 * 1024 * 1024))
-    fd = os.open(path, os.O_RDONLY)
-    yield fd
-    os.close(fd)
+async def hasty():
+    """Gives reads up soon."""
+    built = Bay(read_timeout=0.05, nvme_queue=2)
+    yield built
+    built.close()
 
 
-async def read(pools: Pools, device: int, fd: int, offset: int, count: int) -> OSError | None:
-    answered: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
-    pools.read(device, fd, offset, count, answered.set_result)
-    async with asyncio.timeout(20):
-        return await answered
+@pytest.fixture
+def gate():
+    """Reads that hang until it is opened."""
+    built = threading.Event()
+    yield built
+    built.set()
 
 
-async def test_what_was_read_is_warm(pools, file):
-    os.fsync(file)
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    assert await read(pools, 0, file, 1024 * 1024, 2 * 1024 * 1024) is None
-    assert is_warm(file, 1024 * 1024, 2 * 1024 * 1024)
+def hang(bay: Bay, gate: threading.Event, device: int, extent: OpenExtent, key: bytes, done=lambda result: None):
+    """Have a thread of a device hang, as a disk that does not answer would."""
+
+    def work() -> OpenExtent:
+        gate.wait()
+        return extent
+
+    return bay.pools._pool(device, extent.place).ask((key, 0), work, 1, done)
 
 
-@pytest.mark.parametrize(("offset", "count"), [(0, 1), (4095, 2), (3 * 1024 * 1024 - 1, 1), (0, 3 * 1024 * 1024)])
-def test_a_file_just_written_is_warm(file, offset, count):
-    assert is_warm(file, offset, count)
+async def test_what_was_read_is_in_memory_and_verified(bay, tmp_path):
+    content = os.urandom(BLOCK_BYTES + 100)
+    extent = opened(tmp_path, content)
+    forget_pages(extent)
+    for block, part in enumerate((content[:BLOCK_BYTES], content[BLOCK_BYTES:])):
+        copy = await answer_of(bay.pools.read, extent, block)
+        assert isinstance(copy, Copy)
+        assert os.pread(copy.fd, BLOCK_BYTES, 0) == part
+    assert extent.is_warm(0, BLOCK_BYTES, bay.pools, 1.0)
 
 
-def test_what_can_not_be_probed_is_sent_without():
-    read_end, write_end = os.pipe()
-    assert is_warm(read_end, 0, 10)
-    os.close(read_end)
-    os.close(write_end)
+async def test_an_extent_is_opened_on_the_device_s_threads(bay, tmp_path):
+    lying = laid(tmp_path, b"film")
+    extent = await answer_of(bay.pools.open, lying)
+    assert isinstance(extent, OpenExtent)
+    assert os.pread(extent.fd, 10, 0) == b"film"
+    os.unlink(lying.path)
+    lost = await answer_of(bay.pools.open, lying)
+    assert isinstance(lost, Damaged)
+    assert lost.fault is Fault.MISSING
 
 
-async def test_an_error_of_the_disk_comes_back_with_the_answer(pools, tmp_path):
-    folder = os.open(tmp_path, os.O_RDONLY)
-    error = await read(pools, 0, folder, 0, 10)
-    assert isinstance(error, IsADirectoryError)
-    os.close(folder)
+async def test_what_is_rotten_comes_back_as_that(bay, tmp_path):
+    lying = laid(tmp_path, b"x" * 1000)
+    flip(lying.path, 500)
+    damaged = await answer_of(bay.pools.read, await answer_of(bay.pools.open, lying), 0)
+    assert isinstance(damaged, Damaged)
+    assert damaged.fault is Fault.ROTTEN
 
 
-async def test_a_response_that_ended_may_close_its_file_before_the_disk_answers(pools, tmp_path):
-    (tmp_path / "film").write_bytes(b"x" * 100)
-    fd = os.open(tmp_path / "film", os.O_RDONLY)
-    answered = asyncio.get_running_loop().create_future()
-    pools.read(0, fd, 0, 100, answered.set_result)
-    os.close(fd)
-    assert await answered is None
+async def test_two_who_want_the_same_block_cause_one_read(bay, tmp_path):
+    extent = opened(tmp_path, b"x" * 1000)
+    both = await asyncio.gather(*(answer_of(bay.pools.read, extent, 0) for _ in range(2)))
+    assert both[0] is both[1]
+    assert bay.tally.words[device_words(0) + DeviceCount.READS] == 1
 
 
-async def test_a_slow_device_does_not_delay_another(pools, file):
-    gate = threading.Event()
-    assert await read(pools, 0, file, 0, 10) is None
-    for _ in range(50):
-        pools._pools[0].submit(gate.wait)
-    late = asyncio.get_running_loop().create_future()
-    pools.read(0, file, 0, 10, late.set_result)
-    assert await read(pools, 1, file, 0, 10) is None
+async def test_a_device_that_hangs_does_not_delay_another(bay, gate, tmp_path):
+    slow, well = opened(tmp_path, b"slow", name="/slow"), opened(tmp_path, b"well", device=1)
+    for number in range(40):
+        hang(bay, gate, 0, slow, bytes([number]))
+    late: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    bay.pools.read(slow, 0, late.set_result)
+    assert isinstance(await answer_of(bay.pools.read, well, 0), Copy)
     assert not late.done()
     gate.set()
-    assert await late is None
+    async with asyncio.timeout(PATIENCE):
+        assert isinstance(await late, Copy)
 
 
-async def test_many_reads_are_each_answered_once(pools, file):
-    answers = await asyncio.gather(*(read(pools, number % 3, file, number * 1000, 1000) for number in range(200)))
-    assert answers == [None] * 200
+async def test_a_read_that_hangs_is_given_up_and_told_once(hasty, gate, tmp_path):
+    extent = opened(tmp_path, b"x")
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    hang(hasty, gate, 4, extent, b"a", told.set_result)
+    async with asyncio.timeout(PATIENCE):
+        assert isinstance(await told, GivenUp)
+    assert [device for device, _ in hasty.stalls] == [4]
+
+
+async def test_a_device_of_which_all_threads_hang_refuses_at_once_until_it_answers(hasty, gate, tmp_path):
+    extent = opened(tmp_path, b"x")
+    told: asyncio.Queue[object] = asyncio.Queue()
+    # Two are read, one waits in line.
+    for key in (b"a", b"b", b"c"):
+        hang(hasty, gate, 0, extent, key, told.put_nowait)
+    async with asyncio.timeout(PATIENCE):
+        assert all([isinstance(await told.get(), GivenUp) for _ in range(3)])
+    with pytest.raises(GivenUp):
+        hasty.pools.read(extent, 0, told.put_nowait)
+    gate.set()
+    answered = None
+    async with asyncio.timeout(PATIENCE):
+        while answered is None:
+            try:
+                answered = await answer_of(hasty.pools.read, extent, 0)
+            except GivenUp:
+                await asyncio.sleep(0)
+    assert isinstance(answered, Copy)
+    # Threads that came back are used again: never more than the device is deep.
+    assert sum(thread.name.startswith("device-0-") for thread in threading.enumerate()) <= 2
+
+
+async def test_one_read_that_hangs_does_not_keep_others_of_its_device_waiting(hasty, gate, tmp_path):
+    extent = opened(tmp_path, b"x" * 10)
+    told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    hang(hasty, gate, 0, extent, b"a", told.set_result)
+    while not told.done():
+        assert isinstance(await answer_of(hasty.pools.read, extent, 0), Copy)
+    # That very read is not asked for again, the device is.
+    with pytest.raises(GivenUp):
+        hang(hasty, gate, 0, extent, b"a")
+    assert isinstance(await answer_of(hasty.pools.read, extent, 0), Copy)
+    assert len(hasty.stalls) == 1
+
+
+async def test_a_line_that_is_too_long_is_refused(hasty, gate, tmp_path):
+    extent = opened(tmp_path, b"x")
+    # Two of them may have left the line already.
+    for number in range(2 * _LINE):
+        hang(hasty, gate, 0, extent, number.to_bytes(2, "big"))
+    with pytest.raises(GivenUp):  # noqa: PT012
+        for number in range(3):
+            hang(hasty, gate, 0, extent, b"more" + bytes([number]))
+    assert hasty.stalls == []
+
+
+async def test_who_left_is_not_told_and_what_nobody_wants_is_not_read(bay, gate, tmp_path):
+    extent = opened(tmp_path, b"x" * 10, tier="hdd")
+    told: list[object] = []
+    first = hang(bay, gate, 0, extent, b"a", told.append)
+    second = bay.pools.read(extent, 0, told.append)
+    while first.began_at is None:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    bay.pools.leave(0, second, told.append)
+    bay.pools.leave(0, first, told.append)
+    gate.set()
+    other = opened(tmp_path, b"y", tier="hdd", name="/other")
+    assert isinstance(await answer_of(bay.pools.read, other, 0), Copy)
+    assert told == []
+    # The first had begun, the second had not.
+    assert bay.tally.words[device_words(0) + DeviceCount.READS] == 2
+
+
+async def test_turns_are_shared_with_other_processes(bay, tmp_path):
+    extent = opened(tmp_path, b"x" * 10, tier="hdd", device=9)
+    other = Other(bay.memory, 9, 1)
+    assert other.says() == "has it"
+    late: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    bay.pools.read(extent, 0, late.set_result)
+    # Nor is it taken by whoever reads in the background.
+    assert isinstance(await answer_of(bay.pools.read, opened(tmp_path, b"y", name="/other"), 0), Copy)
+    assert not late.done()
+    other.give_back()
+    async with asyncio.timeout(PATIENCE):
+        assert isinstance(await late, Copy)
+    other.end()
+
+
+async def test_reading_ahead_happens_only_when_nothing_else_does(bay, gate, tmp_path):
+    extent = opened(tmp_path, b"x" * 10, tier="hdd")
+    blocked = opened(tmp_path, b"y", tier="hdd", name="/other")
+    hang(bay, gate, 0, blocked, b"a")
+    bay.pools.read_ahead(extent, 0)
+    gate.set()
+    assert isinstance(await answer_of(bay.pools.read, blocked, 0), Copy)
+    reads = bay.tally.words[device_words(0) + DeviceCount.READS]
+    bay.pools.read_ahead(extent, 0)
+    # Who comes meanwhile joins it, or finds it done.
+    assert isinstance(await answer_of(bay.pools.read, extent, 0), OpenExtent | Copy)
+    assert bay.tally.words[device_words(0) + DeviceCount.READS] > reads == 2
+
+
+async def test_a_device_that_lets_a_read_wait_is_suspect_until_it_answers(bay, gate, tmp_path):
+    extent = opened(tmp_path, b"x")
+    done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    hang(bay, gate, 3, extent, b"a", done.set_result)
+    now = asyncio.get_running_loop().time()
+    bay.pools.look(now)
+    assert bay.pools.suspects == set()
+    bay.pools.look(now + 1)
+    assert bay.pools.suspects == {3}
+    gate.set()
+    await done
+    assert bay.pools.suspects == set()
+
+
+async def test_reads_are_counted_by_device(bay, tmp_path):
+    extent = opened(tmp_path, b"x" * 1000, device=5)
+    await answer_of(bay.pools.read, extent, 0)
+    os.truncate(extent_path(extent), 0)
+    await answer_of(bay.pools.read, extent, 0)
+    beyond = opened(tmp_path, b"y", device=DEVICES, name="/beyond")
+    await answer_of(bay.pools.read, beyond, 0)
+    at = device_words(5)
+    counted = list(bay.tally.words[at : at + len(DeviceCount)])
+    assert counted[:4] == [2, 1000, 1, 0]
+    assert counted[DeviceCount.MICROSECONDS] > 0
+
+
+def extent_path(extent: OpenExtent) -> str:
+    return os.readlink(f"/proc/self/fd/{extent.fd}")
+
+
+async def test_a_process_ends_though_its_disks_hang(tmp_path):
+    """Threads in the kernel can't be ended: they must not be waited for."""
+    program = """\
+import asyncio, os, sys, threading
+sys.path.insert(0, sys.argv[1])
+from tests.oca.edge.disk import Bay
+async def main():
+    bay = Bay()
+    began = threading.Event()
+    def hangs():
+        began.set()
+        threading.Event().wait()
+    bay.pools._pool(0, 0).ask((b"", 0), hangs, 1, print)
+    while not began.is_set():
+        await asyncio.sleep(0)
+    bay.close()
+asyncio.run(main())
+print("ends", flush=True)
+"""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(ROOT), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(PATIENCE):
+        said, _ = await child.communicate()
+    assert (said, child.returncode) == (b"ends\n", 0)

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from oca.cache.health import Fault
 from oca.cache.keys import object_key
 from tests.doubles.appliance import BLOCK, PATIENCE, wait_until
 
@@ -112,6 +113,18 @@ def test_what_is_held_is_known_again_without_the_index(make_appliance, origin, p
     one.stop()
 
 
+def test_what_is_asked_for_while_it_is_taken_over_is_not_fetched(make_appliance, origin, path):
+    one = three_devices(make_appliance()).start(**STILL)
+    films = fill(one, origin, path)
+    one.stop()
+    shutil.rmtree(one.state_dir)
+    asked = len(origin.asked)
+    one.start(**STILL)
+    are_right(one, films)
+    assert len(origin.asked) == asked
+    one.stop()
+
+
 def test_who_is_killed_while_it_takes_over_loses_nothing(make_appliance, origin, path):
     one = three_devices(make_appliance()).start(**STILL)
     films = fill(one, origin, path)
@@ -197,7 +210,8 @@ def test_what_rots_at_rest_is_named_by_verify_and_replaced_by_the_scrubber(make_
     metrics = one.metrics()
     for fault in ("rotten", "short", "missing"):
         assert metrics.value("oca_scrub_damaged_total", fault=fault) == 1
-    assert metrics.value("oca_scrubbed_bytes_total") > 2 * BLOCK
+    wait_until(lambda: one.metric("oca_scrubbed_bytes_total") > 8 * BLOCK, "what is well is read again and again")
+    assert sum(one.metric("oca_scrub_damaged_total", fault=fault) for fault in Fault) == 3
     assert all(origin.count(name) > asked[name] for name in (rotten, cut, gone))
     assert origin.count(well) == asked[well]
     serves_without_the_origin(one, origin, films)

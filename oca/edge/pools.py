@@ -71,6 +71,7 @@ class Pool:
         self._silent_since = time.monotonic()
         """When it answered last, or was asked first after having had nothing to do."""
         self._is_stalled = False
+        self._accusing: asyncio.TimerHandle | None = None
 
     def ask(self, key: tuple[bytes, int], work: Work, count: int, done: Done) -> Job:
         """Have the work done; `done` is told, on the loop and never at once, unless it leaves. Raises `GivenUp`."""
@@ -118,6 +119,8 @@ class Pool:
         return now - self._silent_since
 
     def close(self) -> None:
+        if self._accusing is not None:
+            self._accusing.cancel()
         for _ in range(self._threads):
             self._calls.put(False)
 
@@ -171,6 +174,8 @@ class Pool:
         self._called -= 1
         self._silent_since = time.monotonic()
         self._is_stalled = False
+        if self._accusing is not None:
+            self._accusing.cancel()
         self._pools.suspects.discard(self._device)
         ahead = self._ahead
         if ahead is not None and (job is ahead or (job is None and ahead.began_at is None)):
@@ -190,17 +195,24 @@ class Pool:
     def _expire(self, job: Job) -> None:
         """The deadline passed. If the device is to blame it is said so; a long line is nobody's fault."""
         now = time.monotonic()
-        is_silent = self._silent_since <= job.asked_at
-        hangs = job.began_at is not None and now - job.began_at >= self._pools.store.read_timeout / 2
-        if is_silent or hangs:
-            self._pools.stalled(self._device, now - job.asked_at)
         self._drop(job)
-        _tell(job, GivenUp("the device did not answer in time"))
-        if is_silent:
+        if self._is_stalled:
+            pass  # It was said already: reads that hang together are one trouble.
+        elif self._silent_since <= job.asked_at:
             self._is_stalled = True
+            self._accuse()
+        elif job.began_at is not None and now - job.began_at >= self._pools.store.read_timeout / 2:
+            self._pools.stalled(self._device, now - job.asked_at)
+        _tell(job, GivenUp("the device did not answer in time"))
+        if self._is_stalled:
             for waiting in list(self._line):
                 self._drop(waiting)
                 _tell(waiting, GivenUp("the device does not answer"))
+
+    def _accuse(self) -> None:
+        """Say that the device does not answer, now and again for as long as it does not."""
+        self._pools.stalled(self._device, self.silent_for(time.monotonic()))
+        self._accusing = self._loop.call_later(self._pools.store.read_timeout, self._accuse)
 
     def _drop(self, job: Job) -> None:
         """Have it skipped in line. What is being read goes on, and is known as hanging until it is back."""

@@ -233,8 +233,7 @@ async def test_a_block_that_does_not_come_in_time_comes_from_elsewhere_and_the_n
         await box.client.ask(PATH)
         (want,) = await keeper.hears(ipc.Want)
         assert (want.block, want.unreadable) == (0, True)
-    (stalled,) = await keeper.hears(ipc.Stalled)
-    assert stalled.device == 0
+    assert (await keeper.hears(ipc.Stalled))[0].device == 0
     await box.answers_again()
     give(keeper, want, content[:BLOCK_BYTES])
     assert (await box.client.answer())[1] == content
@@ -250,7 +249,7 @@ async def test_while_a_device_is_stalled_all_its_cold_blocks_come_from_elsewhere
             assert (want.block, want.unreadable) == (block, True)
             give(keeper, want, content[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])
         assert (await answer)[1] == content
-    assert len(await keeper.hears(ipc.Stalled)) == 1
+    await keeper.hears(ipc.Stalled)
     assert not [packet for packet in keeper.heard if isinstance(packet, ipc.Lost)]
 
 

@@ -218,3 +218,23 @@ def test_what_rots_at_rest_is_named_by_verify_and_replaced_by_the_scrubber(make_
     one.stop()
     code, output, errors = oca(one, "store", "verify")
     assert code == 0, output + errors
+
+
+def test_viewers_never_get_what_rotted(make_appliance, origin, path):
+    one = make_appliance().start(**STILL)
+    films = fill(one, origin, path)
+    one.stop()
+    dice = random.Random(8)
+    for name in films:
+        for file in one.extent_files():
+            if file.name.startswith(object_key(name).hex()):
+                flip(file, dice.randrange(file.stat().st_size))
+    # What lies in the page cache is what the disk would have given.
+    for file in one.extent_files():
+        with file.open("rb") as disk:
+            os.posix_fadvise(disk.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    one.start(**STILL)
+    for _ in range(2):
+        are_right(one, films)
+    assert one.metric("oca_requests_total", status_class="5xx") == 0
+    one.stop()

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from oca.store.rack import WATCH, Rack
 from oca.store.rebuild import import_device
 from oca.store.scrub import Scrubber
 from oca.store.shelves import Shelves
+from oca.turns import Turns, depth_of
 
 log = logging.getLogger(__name__)
 
@@ -56,18 +58,22 @@ async def run_keeper(
     ):
         spawner = Spawner(group)
         shelves = Shelves(index, board, time.time)
-        rack = Rack(shelves, index, settings.store, time.time)
+        counters = Counters(CounterMemory(counters_fd, ROWS * WORDS))
+        rack = Rack(shelves, index, settings.store, time.time, counters.device_reads)
         await rack.start(settings.device, settings.appliance.id, settings.appliance.state_dir)
         memoir = Memoir(shelves, str(state_dir / "policy"))
         await memoir.recall()
         loading = spawner.spawn(shelves.load(), "load the shelves")
         await asyncio.wait([loading], timeout=_LOAD_AT_START)
         library = Library(settings, sources, session, index, shelves, spawner)
-        counters = Counters(CounterMemory(counters_fd, ROWS * WORDS))
         desk = Desk(desk_socket, library, shelves, counters, spawner)
         pace = Pace(float(settings.store.move_rate), time.monotonic)
-        mover = Mover(shelves, index, pace, time.time)
-        scrubber = Scrubber(shelves, index, settings.store.scrub_days, library.refetch, time.time)
+        turns = Turns(counters_fd)
+        depth = partial(depth_of, settings.store)
+        mover = Mover(shelves, index, pace, time.time, depth, turns.try_turn)
+        scrubber = Scrubber(
+            shelves, index, settings.store.scrub_days, library.refetch, time.time, asyncio.sleep, depth, turns.try_turn
+        )
         exporter = Exporter(desk, library, shelves, index, rack, mover, settings.listen.workers)
 
         async def settle() -> None:

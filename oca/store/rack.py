@@ -17,8 +17,8 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
@@ -69,11 +69,14 @@ class AddOrder(msgspec.Struct, forbid_unknown_fields=True):
     """The device that lies there takes the place of the one that was expected."""
 
 
-class DeviceReads(msgspec.Struct, frozen=True):
+class DeviceReads(Protocol):
     """What workers counted of one device, since they began."""
 
-    reads: int
-    slow: int
+    @property
+    def reads(self) -> int: ...
+
+    @property
+    def slow(self) -> int: ...
 
 
 class Rack:
@@ -85,14 +88,14 @@ class Rack:
         index: Index,
         store: StoreSettings,
         clock: Callable[[], float],
-        reads: Callable[[], dict[int, DeviceReads]] = dict,
+        reads: Callable[[], Mapping[int, DeviceReads]] = dict,
     ) -> None:
         self._shelves = shelves
         self._index = index
         self._store = store
         self._clock = clock
         self._reads = reads
-        self._seen: dict[int, DeviceReads] = {}
+        self._seen: dict[int, tuple[int, int]] = {}
         self._settings: dict[str, DeviceSettings] = {}
         self._probed_at = 0.0
         self.left_out: list[LeftOut] = []
@@ -461,10 +464,11 @@ class Rack:
     def _hear_of_reads(self) -> None:
         """What workers read, and how many of it slowly."""
         for number, counted in self._reads().items():
-            before = self._seen.get(number, DeviceReads(0, 0))
-            self._seen[number] = counted
+            # What was counted before our time is no news.
+            reads_before, slow_before = self._seen.get(number, (counted.reads, counted.slow))
+            self._seen[number] = (counted.reads, counted.slow)
             shelf = self._shelves.shelf(number)
-            slow, all_reads = counted.slow - before.slow, counted.reads - before.reads
+            slow, all_reads = counted.slow - slow_before, counted.reads - reads_before
             if shelf is None or all_reads <= 0:
                 continue
             if slow > 0:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,7 @@ from oca.cache.health import Fault, Standing
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.errors import DeviceFault, OrderRefused
 from oca.settings import Bytes, Store, Tier
-from oca.store.rack import AddOrder, DeviceReads, Rack
+from oca.store.rack import AddOrder, Rack
 from tests.oca.store.bay import PAGE, Bay
 
 KEY = extent_key(object_key("/a"), 1, 0)
@@ -190,10 +191,10 @@ async def test_slow_reads_that_workers_count_are_heard(bay):
     await bay.start(one=ROOM)
     number = bay.shelf("one").number
     rack = Rack(bay.shelves, bay.index, Store(), lambda: bay.now, lambda: counted)
-    counted[number] = DeviceReads(100, 0)
+    counted[number] = SimpleNamespace(reads=100, slow=0)
     await rack.look_after()
     assert bay.shelf("one").health.standing is Standing.ONLINE
-    counted[number] = DeviceReads(200, 90)
+    counted[number] = SimpleNamespace(reads=200, slow=90)
     await rack.look_after()
     assert (bay.shelf("one").health.standing, bay.shelf("one").health.reason) == (Standing.FAILING, Fault.SLOW)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ _PROBE: Final = "oca-probe"
 _EXTENTS: Final = "extents"
 _IDENTITY_BYTES: Final = 4096
 _LABEL_BYTES: Final = 64 * 1024
+_NOT_DIRECT: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 _NO_LABEL: Final = frozenset({errno.ENODATA, errno.ENOTSUP})
 _LABEL_REFUSED: Final = frozenset({errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE})
 
@@ -195,34 +197,48 @@ class DeviceFolder:
         except OSError as error:
             raise _fault(f"{self.path}/{name}", error) from error
 
-    def read_block(self, key: ExtentKey, offset: int, length: int, crc: int, *, afresh: bool = False) -> memoryview:
+    def read_block(self, key: ExtentKey, offset: int, length: int, crc: int) -> memoryview:
         """A block's bytes, compared with its sum: `ExtentDamaged` if the file is gone or short or the bytes differ.
 
-        With `afresh` they come from the disk even if they are in the page cache, and are not left there.
+        They come from the disk and pass by the page cache, wherever the file system can do that (O_DIRECT). Workers
+        take what lies in the page cache for compared, so nothing may come to lie there that is not; and what is hot
+        stays there.
         """
         name = _name(key)
-        content = memoryview(bytearray(length))
+        # As O_DIRECT wants it: memory that begins with a page, and whole pages.
+        memory = memoryview(mmap.mmap(-1, -(-length // mmap.PAGESIZE) * mmap.PAGESIZE))
         try:
-            fd = self._at(name, os.O_RDONLY)
             try:
-                if afresh:
-                    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
-                read = 0
-                while read < length and (count := os.preadv(fd, [content[read:]], offset + read)):
-                    read += count
-                if afresh:
-                    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(fd)
+                read = self._read(name, os.O_DIRECT, offset, memory)
+            except OSError as error:
+                if error.errno not in _NOT_DIRECT:
+                    raise
+                read = self._read(name, 0, offset, memory)
         except FileNotFoundError as error:
             raise ExtentDamaged(Fault.MISSING, f"{self.path}/{name}: is gone") from error
         except OSError as error:
             raise _fault(f"{self.path}/{name}", error) from error
         if read < length:
             raise ExtentDamaged(Fault.SHORT, f"{self.path}/{name}: ends at {offset + read}")
+        content = memory[:length]
         if int(crc32c.crc32c(content)) != crc:
             raise ExtentDamaged(Fault.ROTTEN, f"{self.path}/{name}: the block at {offset} does not have its sum")
         return content
+
+    def _read(self, name: str, how: int, offset: int, memory: memoryview) -> int:
+        """Fill `memory` as far as the file goes. Returns how far."""
+        fd = self._at(name, os.O_RDONLY | how)
+        try:
+            read = 0
+            while read < len(memory) and (count := os.preadv(fd, [memory[read:]], offset + read)):
+                read += count
+                if read % mmap.PAGESIZE:
+                    break  # The file ends here; and from here on O_DIRECT can't read.
+            if not how:
+                os.posix_fadvise(fd, offset, len(memory), os.POSIX_FADV_DONTNEED)
+            return read
+        finally:
+            os.close(fd)
 
     def describe(self, key: ExtentKey) -> tuple[int, bytes] | None:
         """How long the extent's file is and what it says of itself (empty: nothing). None if there is no file."""

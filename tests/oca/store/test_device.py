@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import tempfile
 
 import crc32c
 import pytest
 
 from oca.cache.health import Fault
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
+from oca.edge.kernel import cached_pages
 from oca.errors import DeviceFault, ExtentDamaged, StoreError
 from oca.store.device import LABEL, DeviceFolder
 
@@ -189,19 +191,44 @@ def test_a_copy_never_takes_the_place_of_another_file_and_does_not_go_on_without
 # --- Reading ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("afresh", [False, True])
-def test_a_block_is_read_and_compared(folder, afresh):
-    crc = folder.write_block(KEY, BLOCK_BYTES, CONTENT, 0)
-    assert folder.read_block(KEY, BLOCK_BYTES, len(CONTENT), crc, afresh=afresh) == CONTENT
+@pytest.fixture(params=["disk", "memory"])
+def anywhere(request, tmp_path):
+    """A device on a file system that reads past the page cache, and one that is the page cache."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if request.param == "memory" else tmp_path) as path:
+        device = DeviceFolder(path)
+        device.identify()
+        yield device
 
 
-@pytest.mark.parametrize("afresh", [False, True])
-def test_what_was_written_and_is_not_there_any_more_is_damaged(folder, afresh):
+@pytest.mark.parametrize("length", [1, 4096, 10_000, 8192])
+@pytest.mark.parametrize("more", [0, 1, 5000])
+def test_a_block_is_read_and_compared(anywhere, length, more):
+    crc = anywhere.write_block(KEY, BLOCK_BYTES, CONTENT[:length], 0)
+    os.truncate(anywhere.file_path(KEY), BLOCK_BYTES + length + more)
+    assert anywhere.read_block(KEY, BLOCK_BYTES, length, crc) == CONTENT[:length]
+
+
+def test_reading_brings_nothing_into_the_page_cache_and_takes_nothing_out(folder):
+    content = memoryview(os.urandom(BLOCK_BYTES))
+    crc = folder.write_block(KEY, 0, content, 0)
+    with open(folder.file_path(KEY), "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert cached_pages(file.fileno(), 0, BLOCK_BYTES) <= 0
+        assert folder.read_block(KEY, 0, BLOCK_BYTES, crc) == content
+        assert cached_pages(file.fileno(), 0, BLOCK_BYTES) <= 0
+        file.read()
+        before = cached_pages(file.fileno(), 0, BLOCK_BYTES)
+        assert folder.read_block(KEY, 0, BLOCK_BYTES, crc) == content
+        assert cached_pages(file.fileno(), 0, BLOCK_BYTES) == before
+
+
+def test_what_was_written_and_is_not_there_any_more_is_damaged(anywhere):
+    folder = anywhere
     crc = folder.write_block(KEY, 0, CONTENT, 0)
 
     def fault_of_reading(length=10_000):
         with pytest.raises(ExtentDamaged, match=KEY.hex()) as raised:
-            folder.read_block(KEY, 0, length, crc, afresh=afresh)
+            folder.read_block(KEY, 0, length, crc)
         return raised.value.fault
 
     assert fault_of_reading(len(CONTENT) + 1) is Fault.SHORT

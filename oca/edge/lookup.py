@@ -133,6 +133,15 @@ class Lookup:
         gone = [raw for raw, held in self._held.items() if held.stamp != stamps[held.row]]
         for raw in gone:
             del self._held[raw]
+        if self._devices_version != self._board.devices_version:
+            self._let_go_of_devices()
+
+    def _let_go_of_devices(self) -> None:
+        """A device that is not read any more may be unmounted: no file on it is kept open for the next response."""
+        self._see_devices()
+        for held in self._held.values():
+            for number in [n for n, extent in held.extents.items() if extent.device not in self._devices]:
+                del held.extents[number]
 
     def _record(self, held: Held, number: int) -> ExtentRecord | None:
         if held.key.startswith(_PRIVATE):
@@ -141,14 +150,17 @@ class Lookup:
 
     def _device(self, number: int) -> tuple[DeviceRecord, int] | None:
         if self._devices_version != self._board.devices_version:
-            self._devices_version = self._board.devices_version
-            self._answering.clear()
-            self._devices = {
-                found: (record, PLACES.index(Place(record.tier)))
-                for found, record in self._index.devices().items()
-                if record.path
-            }
+            self._let_go_of_devices()
         return self._devices.get(number)
+
+    def _see_devices(self) -> None:
+        self._devices_version = self._board.devices_version
+        self._answering.clear()
+        self._devices = {
+            found: (record, PLACES.index(Place(record.tier)))
+            for found, record in self._index.devices().items()
+            if record.path
+        }
 
     def _make_room(self) -> None:
         """Forget what was not used since the last time (a CLOCK with one hand and one bit)."""

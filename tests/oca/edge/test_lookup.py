@@ -266,3 +266,16 @@ def test_what_is_used_is_remembered_longer_and_the_memory_is_bounded(box):
         if number % 1000 == 0:
             box.lookup.remembered(b"/0")
     assert box.lookup.remembered(b"/0")
+
+
+def test_files_of_a_device_that_is_not_read_any_more_are_let_go(box):
+    box.keep(0)
+    held = box.find()
+    extent = box.extent(held, 0, 0)
+    box.scribe.register_device(DeviceRecord("d0", "", "ssd"))
+    box.board.raise_devices_version()
+    box.lookup.close_stale()
+    assert held.extents == {}
+    assert box.extent(held, 0, 0) is None
+    # Who is just being served from it finishes.
+    assert os.pread(extent.fd, 1, 0) == b"\x01"

@@ -18,7 +18,6 @@ CAPACITY = 256 * MIB
 FILM = BLOCK + 4097
 
 
-HOLDS = pytest.mark.xfail(reason="workers remember open files of a device that is offline: it can't be mounted anew")
 TAKEN = pytest.mark.xfail(
     reason="at the start, a removed disk in another's slot hides the device that was expected there"
 )
@@ -311,7 +310,6 @@ def swap(slot, out, into):
 
 
 @pytest.mark.mounts
-@HOLDS
 def test_a_disk_that_vanished_is_offline_and_comes_back_by_one_command_with_its_content(
     box_of, disks, folders, origin, films
 ):

@@ -302,13 +302,14 @@ def replayed(policy: Policy, trace: Trace, box: Box) -> Outcome:
     return run.outcome()
 
 
-def policy_microseconds(trace: Trace, box: Box, outcome: Outcome) -> float:
-    """What the policy alone cost for each access: the replay, less the same loop over the same hits and misses with a
-    policy that does nothing."""
+def microseconds(trace: Trace, box: Box, outcome: Outcome) -> tuple[float, float]:
+    """What the policy alone cost for each access, and the rest: the same loop over the same hits and misses, with a
+    policy that does nothing. The rest tells how fast the machine is just now."""
     idle = Replay(Nothing(), trace, box)
     began = time.process_time()
     _idle_loop(idle, outcome.hits)
-    return (outcome.cpu_seconds - (time.process_time() - began)) / outcome.accesses * 1e6
+    rest = time.process_time() - began
+    return (outcome.cpu_seconds - rest) / outcome.accesses * 1e6, rest / outcome.accesses * 1e6
 
 
 def _idle_loop(run: Replay, was_hit: bytearray) -> None:

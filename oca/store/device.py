@@ -11,13 +11,14 @@ import json
 import mmap
 import os
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import crc32c
 
 from oca.cache.health import Fault, fault_of
-from oca.cache.keys import ExtentKey, ObjectKey, file_name, key_of_file
+from oca.cache.keys import BLOCK_BYTES, ExtentKey, ObjectKey, file_name, key_of_file
 from oca.errors import DeviceFault, ExtentDamaged, StoreError
 
 LABEL: Final = "user.oca"
@@ -27,6 +28,9 @@ _PROBE: Final = "oca-probe"
 _EXTENTS: Final = "extents"
 _IDENTITY_BYTES: Final = 4096
 _LABEL_BYTES: Final = 64 * 1024
+_MOST_SPARE: Final = 8
+_spare: Final[deque[memoryview]] = deque()
+"""Memory of one block each, between two checks."""
 _NOT_DIRECT: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 _NO_LABEL: Final = frozenset({errno.ENODATA, errno.ENOTSUP})
 _LABEL_REFUSED: Final = frozenset({errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE})
@@ -41,6 +45,12 @@ class DeviceFolder:
     def __init__(self, path: str) -> None:
         self.path = path
         self._root = -1
+        """The folder's descriptor; the number stays the same for as long as we live, whatever it stands for."""
+        self._is_open = False
+
+    def __del__(self) -> None:
+        if self._root >= 0:
+            os.close(self._root)
 
     def identity(self) -> str | None:
         """The id of the device that lies at the path now; None if there is none, or no folder at all."""
@@ -79,22 +89,26 @@ class DeviceFolder:
             root = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise _fault(self.path, error) from error
-        if self._root >= 0:
-            # In the same place, for threads that are about to use it.
-            os.dup2(root, self._root, inheritable=False)
-            os.close(root)
-        else:
-            self._root = root
+        self._become(root)
+        self._is_open = True
 
     def close(self) -> None:
         """Let go of the file system, so that it can be unmounted. What is asked for now has vanished."""
-        root, self._root = self._root, -1
-        if root >= 0:
-            os.close(root)
+        if self._is_open:
+            self._is_open = False
+            # Not closed: a thread that is about to use the number must not meet another file under it.
+            self._become(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _become(self, fd: int) -> None:
+        if self._root < 0:
+            self._root = fd
+            return
+        os.dup2(fd, self._root, inheritable=False)
+        os.close(fd)
 
     @property
     def _dir(self) -> int:
-        if self._root < 0:
+        if not self._is_open:
             raise DeviceFault(Fault.VANISHED, f"{self.path}: is not open")
         return self._root
 
@@ -105,7 +119,7 @@ class DeviceFolder:
             return Fault.VANISHED
         if found != expected:
             return Fault.WRONG_DISK
-        if self._root < 0:
+        if not self._is_open:
             self.open()
             return None
         try:
@@ -204,9 +218,26 @@ class DeviceFolder:
         take what lies in the page cache for compared, so nothing may come to lie there that is not; and what is hot
         stays there.
         """
+        content = _memory(length)
+        self._read_compared(key, offset, length, crc, content)
+        return content[:length]
+
+    def check_block(self, key: ExtentKey, offset: int, length: int, crc: int) -> None:
+        """As `read_block`, for whoever does not want the bytes. Memory that is used again and again makes it twice as
+        fast: new pages cost more than reading them from a quick disk.
+        """
+        try:
+            whole = _spare.pop()
+        except IndexError:
+            whole = _memory(BLOCK_BYTES)
+        try:
+            self._read_compared(key, offset, length, crc, whole[: _in_pages(length)])
+        finally:
+            if len(_spare) < _MOST_SPARE:
+                _spare.append(whole)
+
+    def _read_compared(self, key: ExtentKey, offset: int, length: int, crc: int, memory: memoryview) -> None:
         name = _name(key)
-        # As O_DIRECT wants it: memory that begins with a page, and whole pages.
-        memory = memoryview(mmap.mmap(-1, -(-length // mmap.PAGESIZE) * mmap.PAGESIZE))
         try:
             try:
                 read = self._read(name, os.O_DIRECT, offset, memory)
@@ -220,10 +251,8 @@ class DeviceFolder:
             raise _fault(f"{self.path}/{name}", error) from error
         if read < length:
             raise ExtentDamaged(Fault.SHORT, f"{self.path}/{name}: ends at {offset + read}")
-        content = memory[:length]
-        if int(crc32c.crc32c(content)) != crc:
+        if int(crc32c.crc32c(memory[:length])) != crc:
             raise ExtentDamaged(Fault.ROTTEN, f"{self.path}/{name}: the block at {offset} does not have its sum")
-        return content
 
     def _read(self, name: str, how: int, offset: int, memory: memoryview) -> int:
         """Fill `memory` as far as the file goes. Returns how far."""
@@ -370,6 +399,15 @@ class DeviceFolder:
 
 def _name(key: ExtentKey) -> str:
     return f"{_EXTENTS}/{file_name(key)}"
+
+
+def _memory(length: int) -> memoryview:
+    """As O_DIRECT wants it: it begins with a page, and has whole pages."""
+    return memoryview(mmap.mmap(-1, _in_pages(length)))
+
+
+def _in_pages(length: int) -> int:
+    return -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def _write_all(fd: int, content: memoryview, offset: int) -> None:

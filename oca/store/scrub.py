@@ -219,7 +219,7 @@ class Scrubber:
 
     async def _read(self, shelf: Shelf, key: ExtentKey, offset: int, length: int, crc: int) -> None:
         def read() -> None:
-            shelf.folder.read_block(key, offset, length, crc)
+            shelf.folder.check_block(key, offset, length, crc)
 
         for _ in range(_STANDS_BACK):
             with self._try_turn(shelf.number, self._depth_of(shelf.tier)) as is_ours:

@@ -432,7 +432,7 @@ class _Check:
             offset = place * BLOCK_BYTES
             length = min(BLOCK_BYTES, rest - offset)
             try:
-                self.folder.read_block(claim.key, offset, length, claim.extent.sum_of(place))
+                self.folder.check_block(claim.key, offset, length, claim.extent.sum_of(place))
             except ExtentDamaged as error:
                 flaw = Flaw(error.fault)
                 bad.append(place)

@@ -206,6 +206,7 @@ def test_a_block_is_read_and_compared(anywhere, length, more):
     crc = anywhere.write_block(KEY, BLOCK_BYTES, CONTENT[:length], 0)
     os.truncate(anywhere.file_path(KEY), BLOCK_BYTES + length + more)
     assert anywhere.read_block(KEY, BLOCK_BYTES, length, crc) == CONTENT[:length]
+    anywhere.check_block(KEY, BLOCK_BYTES, length, crc)
 
 
 def test_reading_brings_nothing_into_the_page_cache_and_takes_nothing_out(folder):
@@ -222,13 +223,14 @@ def test_reading_brings_nothing_into_the_page_cache_and_takes_nothing_out(folder
         assert cached_pages(file.fileno(), 0, BLOCK_BYTES) == before
 
 
-def test_what_was_written_and_is_not_there_any_more_is_damaged(anywhere):
+@pytest.mark.parametrize("how", [DeviceFolder.read_block, DeviceFolder.check_block])
+def test_what_was_written_and_is_not_there_any_more_is_damaged(anywhere, how):
     folder = anywhere
     crc = folder.write_block(KEY, 0, CONTENT, 0)
 
     def fault_of_reading(length=10_000):
         with pytest.raises(ExtentDamaged, match=KEY.hex()) as raised:
-            folder.read_block(KEY, 0, length, crc)
+            how(folder, KEY, 0, length, crc)
         return raised.value.fault
 
     assert fault_of_reading(len(CONTENT) + 1) is Fault.SHORT

@@ -13,6 +13,7 @@ by being asked, but that victims leave their line as they are given.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from array import array
 from collections import deque
@@ -275,6 +276,20 @@ class Policy:
     def pledged_bytes(self, shelf: int) -> int:
         """What may not be evicted yet."""
         return self._shelves[shelf].pledged.pages * PAGE_BYTES
+
+    def slots_on(self, shelf: int) -> Iterator[int]:
+        """Slots of which something lies there: those that stand there first, then those with a copy below. To be taken
+        up before anything changes.
+        """
+        for line in self._shelves[shelf].lines:
+            yield from (slot for slot in line if self._is_held(slot))
+        slot = -1
+        with contextlib.suppress(ValueError):
+            while True:
+                # In C: half a millisecond for each million slots.
+                slot = self._below.index(shelf + 1, slot + 1)
+                if self._is_held(slot):
+                    yield slot
 
     def shelf_of(self, slot: int) -> int | None:
         return self._shelf[slot] if self._is_held(slot) else None
@@ -546,7 +561,6 @@ class Policy:
         rises_after = self._rises_after.get(here.number)
         if rises_after is None or self._reads[slot] < rises_after:
             return None
-        size_bytes = self._pages[slot] * PAGE_BYTES
         from_memory = here.level == Level.MEMORY
         for level in (Level.SSD, Level.NVME):
             if not from_memory and level >= here.level:

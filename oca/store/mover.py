@@ -32,6 +32,8 @@ _IDLE: Final = 1.0
 """Seconds between looks for something to move."""
 _BREATH: Final = 0.02
 """Seconds that a move stands back when viewers read the disk."""
+_LOOKED_AT: Final = 256
+"""Extents that are tried in one turn of a drain before it is said that nothing can be moved now."""
 _STANDS_BACK: Final = 100
 _BURST: Final = 2 * EXTENT_BYTES
 _PLACES: Final = (Level.NVME, Level.SSD, Level.HDD)
@@ -134,7 +136,7 @@ class Mover:
     async def _drain_some(self, shelf: Shelf) -> bool:
         """One extent off a device that is drained: to its own tier if there is room, else to the next."""
         nearest = sorted(_PLACES, key=lambda level: (abs(level - shelf.level), -level))
-        for slot in self._shelves.slots_on(shelf):
+        for slot in self._shelves.slots_on(shelf, _LOOKED_AT):
             key = self._shelves.slots.key_of(slot)
             if key is None:
                 continue

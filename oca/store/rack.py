@@ -106,7 +106,9 @@ class Rack:
     def health(self) -> float:
         """How much of the box's room is well, from 0 to 1."""
         standings = [(shelf.capacity, shelf.health.standing) for shelf in self._shelves.in_use if shelf.tier != MEMORY]
-        return box_health([*standings, *((int(out.settings.capacity), Standing.OFFLINE) for out in self.left_out)])
+        # What the operator removed is missed by nobody.
+        left_out = [(int(out.settings.capacity), Standing.OFFLINE) for out in self.left_out if out.reason is not None]
+        return box_health(standings + left_out)
 
     async def start(self, devices: Iterable[DeviceSettings], appliance: str = "oca", state_dir: str = "") -> None:
         """Bring all devices into service that can be used. A broken one is named, and the others serve."""
@@ -262,6 +264,8 @@ class Rack:
     ) -> None:
         here = next((n for n, record in known.items() if record.home == device.path and record.tier != MEMORY), None)
         by_id = next((n for n, record in known.items() if record.id == look), None)
+        if by_id is not None and known[by_id].wish == REMOVE and here is not None and known[here].wish != REMOVE:
+            by_id = None  # It is not wanted anywhere, and another is expected here.
         if isinstance(look, StoreError):
             fault = Fault(look.fault) if isinstance(look, DeviceFault) else Fault.UNUSABLE
             if here is None or here in taken:

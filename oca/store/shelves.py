@@ -16,7 +16,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -672,11 +673,9 @@ class Shelves:
 
     # --- What moves and leaves ----------------------------------------------------------------------------------------
 
-    def slots_on(self, shelf: Shelf) -> Iterator[int]:
-        """Slots of all extents of which something lies on a device, as of now."""
-        for slot in range(self.slots.size):
-            if shelf.number in (self.policy.shelf_of(slot), self.policy.below_of(slot)):
-                yield slot
+    def slots_on(self, shelf: Shelf, most: int | None = None) -> list[int]:
+        """Slots of extents of which something lies on a device: `most` of them, or all."""
+        return list(islice(self.policy.slots_on(shelf.number), most))
 
     async def changed(self, dropped: Dropped, alone_with: ExtentKey) -> None:
         """A commit of the mover is through: workers look anew where the extent lies."""
@@ -687,7 +686,7 @@ class Shelves:
         """Forget everything that lies on a device, without touching it. Returns how many extents."""
         count = 0
         changes: list[Change] = []
-        for slot in list(self.slots_on(shelf)):
+        for slot in self.slots_on(shelf):
             key = self.slots.key_of(slot)
             if key is not None:
                 changes.append(DropCopy(key, shelf.number, slot))

@@ -18,11 +18,6 @@ CAPACITY = 256 * MIB
 FILM = BLOCK + 4097
 
 
-TAKEN = pytest.mark.xfail(
-    reason="at the start, a removed disk in another's slot hides the device that was expected there"
-)
-
-
 @dataclass
 class Said:
     """What a command answered."""
@@ -361,7 +356,6 @@ def test_a_slot_that_is_empty_at_the_start_is_named_and_nothing_is_written_into_
 
 
 @pytest.mark.mounts
-@TAKEN
 def test_the_wrong_disk_in_a_slot_is_left_alone_until_it_is_adopted(box_of, disks, folders, films):
     right, wrong = disks
     slot = right.path

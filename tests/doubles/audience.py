@@ -51,6 +51,10 @@ class Audience:
         self._thread.join(2 * PATIENCE)
         assert not self._thread.is_alive(), "the audience does not end"
 
+    def again(self) -> "Audience":
+        """The same viewers another time."""
+        return Audience(self._port, self._films, viewers=self._viewers, seed=self._seed + 1)
+
     def premiere(self, films: dict[str, bytes]) -> None:
         """From now on these are watched as well, as often as all the others together."""
         self._films = {**self._films, **films}

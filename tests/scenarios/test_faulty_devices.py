@@ -13,7 +13,7 @@ import pytest
 
 from tests.doubles.appliance import BLOCK, wait_until
 from tests.doubles.audience import Audience
-from tests.doubles.faulty import WRITES, Act, faulty_disk
+from tests.doubles.faulty import ALL, WRITES, Act, faulty_disk
 from tests.doubles.mounts import mounted
 
 pytestmark = pytest.mark.mounts
@@ -136,6 +136,12 @@ def test_reads_that_fail(disk, start, hundred, news, tmp_path, is_beneath):
         audience.assert_content()
         assert one.metric("oca_healed_reads_total") >= 1
         assert_others_are_well(one, device)
+        # Repaired, it comes back by one command.
+        disk.mend()
+        assert one.control("POST", "/v1/devices", {"path": str(device)}).status == 200
+        assert named(one, device) == ("online", "")
+        for name, content in news.items():
+            assert one.get(name).body == content
         one.stop()
 
 
@@ -214,6 +220,24 @@ def test_an_appliance_ends_though_a_disk_gives_no_answer(disk, start, hundred):
         disk.hold(Act.READ, *WRITES, where=IN_EXTENTS)
         audience.wait_answers(AWHILE)
     audience.assert_content()
+    one.stop()
+
+
+def test_an_appliance_starts_though_a_disk_gives_no_answer(disk, start, hundred):
+    one = start(disk.path)
+    with hundred(one) as audience:
+        audience.wait_answers(AWHILE)
+    one.stop()
+    disk.forget()
+    disk.hold(*ALL)
+    one.start()
+    with audience.again() as audience:
+        audience.wait_answers(AWHILE)
+    audience.assert_content()
+    standing, reason = named(one, disk.path)
+    assert standing == "offline"
+    assert reason in {"stalled", "unusable"}
+    assert_others_are_well(one, disk.path)
     one.stop()
 
 

@@ -27,7 +27,7 @@ _BUFFERS: Final = 8
 _COPIES: Final = 64
 """Blocks in memory of our own at once, in each worker; beyond it they are sent from the file."""
 _PAGE: Final = 4096
-_SURE: Final = 0.02
+_SURE: Final = 0.05
 """Seconds for which a block that was found whole in memory is only looked at at both ends of what is sent."""
 _RARELY: Final = 300.0
 """Seconds. Viewers further apart than that find the bytes on the disk again."""

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import crc32c
 
@@ -34,6 +34,16 @@ _spare: Final[deque[memoryview]] = deque()
 _NOT_DIRECT: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 _NO_LABEL: Final = frozenset({errno.ENODATA, errno.ENOTSUP})
 _LABEL_REFUSED: Final = frozenset({errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE})
+
+
+class _Entry(NamedTuple):
+    """What lies in a folder."""
+
+    name: str
+    inode: int
+    key: ExtentKey | None
+    """If it is named as an extent's file."""
+    is_folder: bool
 
 
 class DeviceFolder:
@@ -304,7 +314,7 @@ class DeviceFolder:
                 yield from self._extents_below(f"{_EXTENTS}/{first:02x}")
                 return
             for entry in self._entries(_EXTENTS):
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_folder:
                     yield from self._extents_below(f"{_EXTENTS}/{entry.name}")
         except OSError as error:
             raise _fault(f"{self.path}/{_EXTENTS}", error) from error
@@ -312,12 +322,11 @@ class DeviceFolder:
     def extents_of(self, key: ObjectKey) -> list[ExtentKey]:
         """Keys of an object's extent files on the device, of all its generations."""
         try:
-            names = [entry.name for entry in self._entries(os.path.dirname(_name(key)))]  # noqa: PTH120
+            found = [entry.key for entry in self._entries(os.path.dirname(_name(key)))]  # noqa: PTH120
         except FileNotFoundError:
             return []
         except OSError as error:
             raise _fault(f"{self.path}/{_EXTENTS}", error) from error
-        found = (key_of_file(name) for name in names)
         return [extent for extent in found if extent is not None and extent.startswith(key)]
 
     def _extents_below(self, name: str) -> list[ExtentKey]:
@@ -330,17 +339,17 @@ class DeviceFolder:
             except FileNotFoundError:
                 continue  # Nothing begins with that byte.
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
+                if entry.key is not None:
+                    found.append((entry.inode, entry.key))
+                elif entry.is_folder:
                     folders.append(f"{folder}/{entry.name}")
-                elif (key := key_of_file(entry.name)) is not None:
-                    found.append((entry.inode(), key))
         return [key for _, key in sorted(found)]
 
-    def _entries(self, name: str) -> list[os.DirEntry[str]]:
+    def _entries(self, name: str) -> list[_Entry]:
         fd = self._at(name, os.O_RDONLY | os.O_DIRECTORY)
         try:
             with os.scandir(fd) as entries:
-                return list(entries)
+                return [_entry(entry) for entry in entries]
         finally:
             os.close(fd)
 
@@ -399,6 +408,12 @@ class DeviceFolder:
 
 def _name(key: ExtentKey) -> str:
     return f"{_EXTENTS}/{file_name(key)}"
+
+
+def _entry(entry: os.DirEntry[str]) -> _Entry:
+    key = key_of_file(entry.name)
+    # Some file systems have to be asked for what an entry is, while its folder is open: extents are spared that.
+    return _Entry(entry.name, entry.inode(), key, key is None and entry.is_dir(follow_symlinks=False))
 
 
 def _memory(length: int) -> memoryview:

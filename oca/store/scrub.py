@@ -79,6 +79,7 @@ class Scrubber:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         depth_of: Callable[[str], int] = lambda _: 1,
         try_turn: TryTurn = lambda _device, _depth: nullcontext(True),
+        deadline: float = 30.0,
     ) -> None:
         self._shelves = shelves
         self._index = index
@@ -88,6 +89,8 @@ class Scrubber:
         self._sleep = sleep
         self._depth_of = depth_of
         self._try_turn = try_turn
+        self._deadline = deadline
+        """Seconds that a disk may take for a block."""
         self._read_at: dict[int, float] = {}
         self._noted_at: dict[int, float] = {}
         self.bytes = 0
@@ -224,10 +227,10 @@ class Scrubber:
         for _ in range(_STANDS_BACK):
             with self._try_turn(shelf.number, self._depth_of(shelf.tier)) as is_ours:
                 if is_ours:
-                    await shelf.do(read)
+                    await shelf.do(read, self._deadline)
                     return
             await self._sleep(_BREATH)
-        await shelf.do(read)
+        await shelf.do(read, self._deadline)
 
     async def _damaged(
         self, shelf: Shelf, key: ExtentKey, extent: ExtentRecord, record: ObjectRecord, fault: Fault, sentence: str

@@ -100,7 +100,6 @@ def test_a_folder_where_a_file_belongs_is_somebody_elses_and_stays(folder):
     os.makedirs(folder.file_path(KEY))
     folder.remove(KEY)
     assert os.path.isdir(folder.file_path(KEY))
-    assert list(folder.extents()) == []
 
 
 def test_a_file_that_can_not_be_removed_is_named(folder):

@@ -27,6 +27,7 @@ from oca.store.index import Index
 from oca.store.labels import LabelFlaw, believed, joined, label_of
 from oca.store.rack import AddOrder
 from oca.store.rebuild import import_device, import_object, rebuild
+from tests.doubles.faulty import Act, faulty_disk
 from tests.oca.store.stock import Stock, held
 
 ROOT = Path(__file__).parents[3]
@@ -422,6 +423,36 @@ async def test_while_it_is_taken_over_what_came_in_is_read_and_fetched_anew_if_i
         assert not stock.shelves.is_present(key, 1)
         await taking_over(stock)
         assert stock.known() == {}
+
+
+@pytest.mark.mounts
+async def test_one_label_that_can_not_be_read_does_not_hide_the_others(tmp_path, board):
+    with faulty_disk(tmp_path / "faulty") as disk:
+        stock = Stock(tmp_path, board, {"faulty/mount": "hdd"})
+        async with stock:
+            for number in range(4):
+                await stock.keep(f"/{number}", [0], size=4096)
+            before = stock.known()
+        disk.fail(Act.LOOK, where=f"*{stock.key('/2').hex()}")
+        report = rebuild(stock.settings)
+        assert (report.extents, report.flaws, report.unread) == (3, {Fault.IO: 1}, [])
+        shutil.rmtree(tmp_path / "state")
+        async with stock:
+            (shelf,) = stock.shelves.shelves
+            report = await import_device(stock.shelves, shelf)
+            assert (report.extents, report.flaws) == (3, {Fault.IO: 1})
+            assert shelf.errors == {}
+            assert shelf.can_write
+        disk.mend()
+        disk.fail(Act.LOOK, where=f"*/extents/{stock.key('/1').hex()[:2]}*")
+        report = rebuild(stock.settings)
+        assert report.extents < 4
+        assert len(report.unread) == 1
+        disk.mend()
+        async with stock:
+            assert stock.shelves.takes_over
+            await taking_over(stock)
+            assert held(stock.known()) == held(before)
 
 
 # --- Whatever was kept ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from oca.cache.keys import BLOCK_BYTES, object_key
 from oca.errors import NoSourceAnswered
 from oca.store.index import MoveExtent
 from oca.store.scrub import Scrubber
+from tests.doubles.faulty import Act, faulty_disk
 from tests.oca.store.stock import Stock, flip
 
 DAY = 86400.0
@@ -230,3 +231,58 @@ async def test_an_empty_device_is_done_at_once(stock):
     began = stock.now
     assert await scrubber.round(stock.shelf("disk"))
     assert stock.now == began
+
+
+# --- A disk that fails ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def failing(tmp_path, board):
+    """A store on a disk that fails as it is told, with four extents, none of which the kernel remembers."""
+    with faulty_disk(tmp_path / "faulty") as disk:
+        async with Stock(tmp_path, board, {"faulty/mount": "hdd"}) as stock:
+            for number in range(4):
+                await stock.keep(f"/{number}", [0, 1], size=8 * BLOCK_BYTES)
+            disk.forget(*disk.files())
+            yield stock, disk
+            disk.mend()
+
+
+@pytest.mark.mounts
+async def test_what_the_disk_can_not_read_is_replaced(failing):
+    stock, disk = failing
+    (shelf,) = stock.shelves.shelves
+    disk.fail(Act.READ, where=f"*{stock.key('/2').hex()}", times=2)
+    scrubber, ladder = scrubber_of(stock)
+    assert await scrubber.round(shelf)
+    assert scrubber.damaged == {Fault.IO: 1}
+    assert ladder.asked == [("/2", [0, 1])]
+    assert scrubber.replaced == 2
+    assert shelf.can_read
+
+
+@pytest.mark.mounts
+async def test_a_read_that_stalls_is_told_of_and_the_others_are_read(failing):
+    stock, disk = failing
+    (shelf,) = stock.shelves.shelves
+    held = disk.hold(Act.READ, where=f"*{stock.key('/1').hex()}")
+    scrubber, ladder = scrubber_of(stock, deadline=0.3)
+    assert await scrubber.round(shelf)
+    assert scrubber.blocks == 6
+    assert not scrubber.damaged
+    assert ladder.asked == []
+    assert "does not answer" in shelf.detail
+    disk.mend(held)
+    assert await scrubber.round(shelf)
+    assert scrubber.blocks == 6 + 8
+
+
+@pytest.mark.mounts
+async def test_a_disk_that_stalls_again_and_again_is_left_alone(failing):
+    stock, disk = failing
+    (shelf,) = stock.shelves.shelves
+    disk.hold(Act.READ)
+    scrubber, _ = scrubber_of(stock, days=1e-6, deadline=0.1)
+    assert not await scrubber.round(shelf)
+    assert not shelf.can_read
+    assert len(stock.known()) == 4

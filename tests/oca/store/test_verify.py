@@ -1,5 +1,6 @@
 """`oca store verify`: a store that is well has nothing to tell, and whatever is wrong is named."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from oca.errors import IndexUnusable, StoreError
 from oca.store.device import LABEL
 from oca.store.index import Index, MoveExtent, PutObject
 from oca.store.verify import Flaw, verify
+from tests.doubles.faulty import ALL, Act, faulty_disk
 from tests.oca.store.stock import Stock, flip
 
 ROOT = Path(__file__).parents[3]
@@ -235,3 +237,23 @@ def test_while_content_comes_and_goes_nothing_is_told_that_is_not_so(stopped):
     finally:
         child.kill()
         child.communicate()
+
+
+@pytest.mark.mounts
+async def test_what_the_disk_can_not_read_is_named_and_the_rest_is_read(tmp_path, board):
+    with faulty_disk(tmp_path / "faulty") as disk:
+        stock = Stock(tmp_path, board, {"faulty/mount": "hdd"})
+        async with stock:
+            for number in range(3):
+                await stock.keep(f"/{number}", [0, 1], size=8 * BLOCK_BYTES)
+        disk.forget(*disk.files())
+        disk.fail(Act.READ, where=f"*{stock.key('/1').hex()}")
+        report = verify(stock.settings, sleep=nobody_sleeps)
+        assert found(report) == [(Flaw.IO, "/1", 0)]
+        assert "block 0, 1 of the extent can't be read" in report.findings[0].sentence
+        disk.mend()
+        disk.fail(*ALL, error=errno.ENXIO)
+        report = verify(stock.settings, sleep=nobody_sleeps)
+        assert found(report) == [(Flaw.DEVICE, "", 0)]
+        disk.mend()
+        assert verify(stock.settings, sleep=nobody_sleeps).is_good

@@ -476,7 +476,7 @@ class Connection:
             scratch = worker.scratch_view
             scratch[:at] = head
             try:
-                if extent.is_blind or worker.pools.reading[extent.reading(place)]:
+                if extent.is_blind or worker.pools.reading[extent.rows[place]]:
                     return False
                 if os.preadv(extent.fd, [scratch[at:end]], offset, extent.nowait) != count:
                     return False

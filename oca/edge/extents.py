@@ -100,7 +100,6 @@ class OpenExtent:
     __slots__ = (
         "_read_at",
         "_reader",
-        "_row",
         "_size",
         "_sums",
         "_sure_until",
@@ -112,6 +111,7 @@ class OpenExtent:
         "nowait",
         "place",
         "present",
+        "rows",
         "shared_at",
         "slot",
     )
@@ -128,7 +128,12 @@ class OpenExtent:
         """The file system can't say what is in the page cache: taken as cold, always."""
         # What lies on tmpfs is always warm, and older kernels refuse the flag there.
         self.nowait = 0 if of.place == _MEMORY else os.RWF_NOWAIT
-        self._row = int.from_bytes(of.key[:2], "big") + of.key[-1]
+        first = int.from_bytes(of.key[:2], "big") + of.key[-1]
+        self.rows = tuple((first + 257 * block) % READING_WORDS for block in range(EXTENT_BLOCKS))
+        """Where its blocks stand in the table of those that workers are just reading from devices: their pages must not
+        be touched, for they may be rotten, and may never come. Two blocks that share a row, or a worker that died with
+        one, cost a read, never a wrong byte.
+        """
         self.brought = 0
         """Bitmap of the blocks that cold reads of this worker brought into memory."""
         self._sums = of.record.sums
@@ -146,14 +151,6 @@ class OpenExtent:
     def sum_of(self, block: int) -> int:
         return int(_SUM.unpack_from(self._sums, 4 * block)[0])
 
-    def reading(self, block: int) -> int:
-        """The place of a block in the table of those that workers are just reading from devices.
-
-        Their pages must not be touched: they may be rotten, and may never come. Two blocks that share a place, or a
-        worker that died with one, cost a read, never a wrong byte.
-        """
-        return (self._row + 257 * block) % READING_WORDS
-
     def is_warm(self, offset: int, count: int, worker: Watched, now: float) -> bool:
         """Whether a span, which lies in one block, is in the page cache: `sendfile` will not wait for the disk.
 
@@ -165,7 +162,7 @@ class OpenExtent:
         if not self.nowait:
             return True
         block = offset // BLOCK_BYTES
-        if self.is_blind or worker.reading[(self._row + 257 * block) % READING_WORDS]:
+        if self.is_blind or worker.reading[self.rows[block]]:
             return False
         try:
             os.preadv(self.fd, _one_vector, offset, os.RWF_NOWAIT)

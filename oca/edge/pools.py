@@ -279,14 +279,14 @@ class Pools:
         return pool
 
     def _reading(self, extent: OpenExtent, block: int, read: Callable[[OpenExtent, int], OpenExtent | Copy]) -> Work:
-        place = extent.reading(block)
+        row = extent.rows[block]
 
         def work() -> OpenExtent | Copy:
-            self.reading[place] = 1
+            self.reading[row] = 1
             try:
                 return read(extent, block)
             finally:
-                self.reading[place] = 0
+                self.reading[row] = 0
 
         return work
 

@@ -69,7 +69,7 @@ class Tally:
         words = CounterMemory(fd, READING_AT + READING_WORDS).words
         self.words = words[row * WORDS : (row + 1) * WORDS]
         self.reading = words[READING_AT:]
-        """Written and read by all workers: see `OpenExtent.reading`."""
+        """Written and read by all workers: see `OpenExtent.rows`."""
 
     def answered(self, outcome: Outcome, status: int, first_byte: float) -> None:
         """A request got its first byte, `first_byte` seconds after its head had come in."""

@@ -111,7 +111,7 @@ class Exporter(Collector):
         yield CounterMetricFamily("oca_hit_bytes", "Bytes sent from devices.", value=sums[Count.HIT_BYTES])
         yield CounterMetricFamily("oca_miss_bytes", "Bytes sent from flights.", value=sums[Count.MISS_BYTES])
         yield CounterMetricFamily(
-            "oca_cold_reads", "Chunks that had to be read from a device first.", value=sums[Count.COLD_READS]
+            "oca_cold_reads", "Blocks that responses waited for while a device read them.", value=sums[Count.COLD_READS]
         )
         yield CounterMetricFamily(
             "oca_index_lookups", "Requests whose object was not remembered by the worker.", value=sums[Count.LOOKUPS]

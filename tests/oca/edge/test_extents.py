@@ -67,16 +67,15 @@ def test_a_hole_among_cached_pages_is_seen(tmp_path, content, watched):
 
 def test_what_a_worker_is_just_reading_is_not_touched(tmp_path, content, watched):
     extent = opened(tmp_path, content)
-    watched.reading[extent.reading(0)] = 1
+    watched.reading[extent.rows[0]] = 1
     assert not is_warm(extent, watched)
     assert is_warm(extent, watched, BLOCK_BYTES, BLOCK_BYTES + 1)
 
 
-def test_the_blocks_of_an_extent_have_places_of_their_own(tmp_path, content):
+def test_the_blocks_of_an_extent_have_rows_of_their_own(tmp_path, content):
     extent = opened(tmp_path, content)
-    places = {extent.reading(block) for block in range(16)}
-    assert len(places) == 16
-    assert all(0 <= place < READING_WORDS for place in places)
+    assert len(set(extent.rows)) == 16
+    assert all(0 <= row < READING_WORDS for row in extent.rows)
 
 
 def test_memory_is_always_warm(tmp_path, content, watched):

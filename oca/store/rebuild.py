@@ -92,8 +92,8 @@ async def import_device(shelves: Shelves, shelf: Shelf) -> Report:
                 async with shelves.alone_with(batch):
                     found = await _asked(shelves, shelf, partial(_read, shelf.folder, batch), _READING)
                     await _adopt(shelves, shelf, found or [], report)
-            if not shelf.can_read:
-                log.warning("device %s: fails; so far %s; the rest when it is back", shelf.path, sentence(report))
+            if not _is_at_work(shelf):
+                log.warning("device %s: is away; so far %s; the rest when it is back", shelf.path, sentence(report))
                 return report
         await shelves.taken_over(shelf)
     except StoreError as error:
@@ -126,14 +126,23 @@ async def _import_object(shelves: Shelves, shelf: Shelf, key: ObjectKey) -> None
 async def _asked(shelves: Shelves, shelf: Shelf, work: Callable[[], list[T]], deadline: float) -> list[T] | None:
     """What the device answers; None if it does not, though it was asked more than once."""
     for _ in range(_TRIES):
-        if not shelf.can_read:
+        if not _is_at_work(shelf):
             return None
         try:
             return await shelf.do(work, deadline)
+        except DeviceFault as error:
+            signal = signal_of(Fault(error.fault))
+            if signal is not None and _is_at_work(shelf):
+                shelves.signal(shelf, signal, str(error))
+            elif not await shelves.is_in_place(shelf):
+                return None
         except StoreError as error:
-            fault = Fault(error.fault) if isinstance(error, DeviceFault) else None
-            shelves.signal(shelf, (signal_of(fault) if fault else None) or Signal.UNUSABLE, str(error))
+            log.warning("device %s: %s", shelf.path, error)
     return None
+
+
+def _is_at_work(shelf: Shelf) -> bool:
+    return shelf.can_read and shelf.wish != REMOVE
 
 
 async def _adopt(shelves: Shelves, shelf: Shelf, found: list[_Found], report: Report) -> None:

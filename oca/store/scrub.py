@@ -188,7 +188,7 @@ class Scrubber:
                 fault = Fault(error.fault)
                 if isinstance(error, ExtentDamaged) or fault is Fault.IO:
                     await self._damaged(shelf, key, extent, record, fault, str(error))
-                elif (signal := signal_of(fault)) is not None:
+                elif self._is_readable(shelf) and (signal := signal_of(fault)) is not None:
                     self._shelves.signal(shelf, signal, str(error))
                 return
             self.blocks += 1

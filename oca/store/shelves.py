@@ -317,7 +317,11 @@ class Shelves:
         return adopted
 
     def _adoption(self, shelf: Shelf, key: ExtentKey, label: Label) -> AdoptExtent | None:
-        if key[:16] in self._purged or label.object.path.startswith(tuple(self._purged_prefixes)):
+        if (
+            shelf.wish == REMOVE
+            or key[:16] in self._purged
+            or label.object.path.startswith(tuple(self._purged_prefixes))
+        ):
             return None
         known = self._index.extent(key)
         slot = self.slots.take(key) if known is None else known.slot

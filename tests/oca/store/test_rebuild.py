@@ -409,6 +409,24 @@ async def test_a_device_that_is_pulled_meanwhile_keeps_the_rest_for_later(tmp_pa
         assert shelf.can_write
 
 
+async def test_a_device_that_is_removed_meanwhile_is_gone(tmp_path, board):
+    async with Stock(tmp_path, board, {"disk": "hdd", "other": "nvme"}) as stock:
+        for number in range(40):
+            await stock.keep(f"/{number}", [0], size=4096)
+    shutil.rmtree(tmp_path / "state")
+    async with Stock(tmp_path, board, {"disk": "hdd", "other": "nvme"}) as stock:
+        shelf = stock.shelf("disk")
+        settling = asyncio.create_task(taking_over(stock))
+        while not stock.known():
+            await asyncio.sleep(0)
+        await stock.rack.remove(shelf, force=True)
+        await settling
+        assert stock.known() == {}
+        assert shelf not in stock.shelves.shelves
+        assert [record.wish for record in stock.index.devices().values() if record.id == shelf.identity] == ["remove"]
+        await stock.keep("/more", [0], size=4096)
+
+
 async def test_while_it_is_taken_over_what_came_in_is_read_and_fetched_anew_if_it_is_bad(tmp_path, board):
     async with Stock(tmp_path, board, TIERS) as stock:
         await stock.keep("/a", [0, 1], size=8 * BLOCK_BYTES)

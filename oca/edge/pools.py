@@ -210,9 +210,10 @@ class Pool:
                 _tell(waiting, GivenUp("the device does not answer"))
 
     def _accuse(self) -> None:
-        """Say that the device does not answer, now and again for as long as it does not."""
-        self._pools.stalled(self._device, self.silent_for(time.monotonic()))
-        self._accusing = self._loop.call_later(self._pools.store.read_timeout, self._accuse)
+        """Say that the device does not answer, now and again for as long as it does not, ever more seldom."""
+        silence = self.silent_for(time.monotonic())
+        self._pools.stalled(self._device, silence)
+        self._accusing = self._loop.call_later(silence, self._accuse)
 
     def _drop(self, job: Job) -> None:
         """Have it skipped in line. What is being read goes on, and is known as hanging until it is back."""

@@ -108,8 +108,32 @@ class Desk:
                 self._clerks.add(Clerk(sock, self))
 
 
+class Seat:
+    """One Want of a worker: the Reader of its flight. Two of them may be for the same flight."""
+
+    def __init__(self, clerk: Clerk, number: int, flight: Flight) -> None:
+        self._clerk = clerk
+        self._number = number
+        self.flight = flight
+
+    def arriving(self, flight: Flight) -> None:
+        self._clerk.channel.send(ipc.Arriving(self._number, flight.watermark), flight.fd)
+
+    def progress(self, flight: Flight) -> None:
+        self._clerk.channel.send(ipc.Progress(self._number, flight.watermark))
+
+    def landed(self, flight: Flight, *, kept: bool) -> None:
+        self._clerk.seats.pop(self._number, None)
+        self._clerk.channel.send(ipc.Landed(self._number, flight.length, kept))
+
+    def failed(self, flight: Flight, *, unknown: bool, reason: str) -> None:
+        del flight
+        self._clerk.seats.pop(self._number, None)
+        self._clerk.channel.send(ipc.Failed(self._number, unknown, reason))
+
+
 class Clerk:
-    """One worker's conversation. It is the Reader of every flight that this worker reads along with."""
+    """One worker's conversation."""
 
     def __init__(self, sock: socket.socket, desk: Desk) -> None:
         self._desk = desk
@@ -117,27 +141,8 @@ class Clerk:
         self.worker = -1
         self.pid = 0
         self.place = 0
-        self._numbers: dict[Flight, int] = {}
-        self._flights: dict[int, Flight] = {}
-
-    # --- Reader: what flights tell -----------------------------------------------------------------------------------
-
-    def arriving(self, flight: Flight) -> None:
-        self.channel.send(ipc.Arriving(self._numbers[flight], flight.watermark), flight.fd)
-
-    def progress(self, flight: Flight) -> None:
-        self.channel.send(ipc.Progress(self._numbers[flight], flight.watermark))
-
-    def landed(self, flight: Flight, *, kept: bool) -> None:
-        self.channel.send(ipc.Landed(self._forget(flight), flight.length, kept))
-
-    def failed(self, flight: Flight, *, unknown: bool, reason: str) -> None:
-        self.channel.send(ipc.Failed(self._forget(flight), unknown, reason))
-
-    def _forget(self, flight: Flight) -> int:
-        number = self._numbers.pop(flight)
-        self._flights.pop(number, None)
-        return number
+        self.seats: dict[int, Seat] = {}
+        """What this worker reads along with, by its own numbers."""
 
     # --- What the worker says ----------------------------------------------------------------------------------------
 
@@ -159,10 +164,9 @@ class Clerk:
             case ipc.Want():
                 self._want(packet)
             case ipc.Leave(number):
-                flight = self._flights.get(number)
-                if flight is not None:
-                    flight.leave(self)
-                    self._forget(flight)
+                seat = self.seats.pop(number, None)
+                if seat is not None:
+                    seat.flight.leave(seat)
             case ipc.Touched(slots):
                 self._desk.shelves.touch(slots)
             case ipc.Lost(extent, slot, reason, device, fault):
@@ -200,15 +204,13 @@ class Clerk:
         elif flight.stage is Stage.LANDED:
             self.channel.send(ipc.Landed(want.flight, flight.length, kept=True))
         else:
-            self._numbers[flight] = want.flight
-            self._flights[want.flight] = flight
-            flight.join(self)
+            seat = self.seats[want.flight] = Seat(self, want.flight, flight)
+            flight.join(seat)
 
     def _lost(self) -> None:
-        for flight in list(self._numbers):
-            flight.leave(self)
-        self._numbers.clear()
-        self._flights.clear()
+        for seat in self.seats.values():
+            seat.flight.leave(seat)
+        self.seats.clear()
         self._desk.left(self)
 
 

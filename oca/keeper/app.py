@@ -85,7 +85,7 @@ async def run_keeper(
                 log.info("%d files that no record names are removed", removed)
 
         exporter.registry.register(ScrubMetrics(scrubber, shelves))
-        devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"))
+        devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)
         control = Control(settings, board, index, shelves, library, desk, exporter, devices, rack, spawner)
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from oca.cache.health import Standing, explanation
 from oca.errors import OrderRefused
 from oca.keeper.bodies import body
 from oca.store.rack import AddOrder, LeftOut, Rack
+from oca.store.scrub import Round
 from oca.store.shelf import DRAIN, MEMORY, Shelf
 from oca.store.shelves import Shelves
 
@@ -26,8 +27,10 @@ class DeviceOrder(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Devices:
-    def __init__(self, rack: Rack, shelves: Shelves, settle: Settle) -> None:
+    def __init__(self, rack: Rack, shelves: Shelves, settle: Settle, rounds: Mapping[int, Round]) -> None:
         self._rack = rack
+        self._rounds = rounds
+        """Of the scrubber."""
         self._shelves = shelves
         self._settle = settle
         """Called when a device came or came back: it is swept, and what lies on it is taken over."""
@@ -92,12 +95,14 @@ class Devices:
         }
         if shelf.wish == DRAIN:
             entry["left_bytes"] = used
+        if shelf.number in self._rounds:
+            entry["scrub"] = msgspec.to_builtins(self._rounds[shelf.number])
         return entry
 
 
 def _detail(shelf: Shelf) -> str:
     if shelf.health.standing is Standing.ONLINE:
-        return ""
+        return "what lies on it is being taken over; until then nothing is written there" if shelf.foreign else ""
     said = explanation(shelf.health.reason)
     return f"{said} ({shelf.detail})" if shelf.detail else said
 

@@ -406,6 +406,7 @@ class Rack:
         shelf = Shelf(self._index.new_device_number() if number is None else number, record, folder)
         self._index.put_device(shelf.number, shelf.record())
         self._shelves.put_in(shelf)
+        self.returned.append(shelf)
 
     def _probation_bytes(self) -> int:
         levels = {shelf.level for shelf in self._shelves.shelves}

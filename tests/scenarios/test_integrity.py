@@ -103,7 +103,7 @@ def test_what_is_held_is_known_again_without_the_index(make_appliance, origin, p
     serves_without_the_origin(one, origin, films)
     assert sorted(one.extent_files()) == files
     # And it goes on as if nothing had been.
-    wait_until(lambda: all(device["standing"] == "online" for device in one.status()["devices"]), "all are online")
+    wait_until(lambda: not any(device["detail"] for device in one.status()["devices"]), "all is taken over")
     more = fill(one, origin, f"{path}/more")
     code, output, errors = oca(one, "store", "verify")
     assert code == 0, output + errors
@@ -210,6 +210,8 @@ def test_what_rots_at_rest_is_named_by_verify_and_replaced_by_the_scrubber(make_
     metrics = one.metrics()
     for fault in ("rotten", "short", "missing"):
         assert metrics.value("oca_scrub_damaged_total", fault=fault) == 1
+    (device,) = one.status()["devices"]
+    assert 0 <= device["scrub"]["share"] <= 1
     wait_until(lambda: one.metric("oca_scrubbed_bytes_total") > 8 * BLOCK, "what is well is read again and again")
     assert sum(one.metric("oca_scrub_damaged_total", fault=fault) for fault in Fault) == 3
     assert all(origin.count(name) > asked[name] for name in (rotten, cut, gone))

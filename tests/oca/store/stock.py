@@ -42,8 +42,8 @@ class Stock:
             '[appliance]\nid = "box"',
             f'state_dir = "{self.root / "state"}"',
             '[origin]\nurl = "http://127.0.0.1:9"',
-            "[store]\nprobation = 0",
-            *(f"{name} = {value}" for name, value in store.items()),
+            "[store]",
+            *(f"{name} = {value}" for name, value in {"probation": 0, **store}.items()),
         ]
         for name, tier in devices.items():
             lines.append(f'[[device]]\npath = "{self.root / name}"\ntier = "{tier}"\ncapacity = "1 TiB"\ndwpd = 100')

@@ -417,14 +417,27 @@ async def test_a_device_that_is_removed_meanwhile_is_gone(tmp_path, board):
     async with Stock(tmp_path, board, {"disk": "hdd", "other": "nvme"}) as stock:
         shelf = stock.shelf("disk")
         settling = asyncio.create_task(taking_over(stock))
-        while not stock.known():
-            await asyncio.sleep(0)
+        while not await asyncio.sleep(0, stock.known()):
+            pass
         await stock.rack.remove(shelf, force=True)
         await settling
         assert stock.known() == {}
         assert shelf not in stock.shelves.shelves
         assert [record.wish for record in stock.index.devices().values() if record.id == shelf.identity] == ["remove"]
         await stock.keep("/more", [0], size=4096)
+
+
+async def test_what_is_left_in_memory_without_an_index_is_swept(tmp_path, board):
+    (tmp_path / "memory").mkdir()
+    store = {"probation": '"256 MiB"', "probation_dir": f'"{tmp_path / "memory"}"'}
+    async with Stock(tmp_path, board, {"disk": "nvme"}, **store) as stock:
+        memory = next(shelf for shelf in stock.shelves.shelves if shelf.level is Level.MEMORY)
+        await asyncio.to_thread(memory.folder.write_block, KEY, 0, memoryview(b"x"), 0)
+    shutil.rmtree(tmp_path / "state")
+    async with Stock(tmp_path, board, {"disk": "nvme"}, **store) as stock:
+        assert await taking_over(stock) == 1
+        memory = next(shelf for shelf in stock.shelves.shelves if shelf.level is Level.MEMORY)
+        assert list(memory.folder.extents()) == []
 
 
 async def test_while_it_is_taken_over_what_came_in_is_read_and_fetched_anew_if_it_is_bad(tmp_path, board):

@@ -18,6 +18,11 @@ class WriteBudget:
         self._fill(now)
         return self.left_bytes > 0
 
+    def is_ample(self, now: float) -> bool:
+        """Whether half a day's worth is left."""
+        self._fill(now)
+        return 2 * self.left_bytes > self.bytes_per_day
+
     def spend(self, size_bytes: int, now: float) -> None:
         """What was written was written: the bucket may go below empty, by no more than it holds."""
         self._fill(now)

@@ -1,57 +1,92 @@
-"""Names of what was evicted: 4 bytes each, in two tables that take turns, so that the old are forgotten together."""
+"""Names of extents that are not held, and how hot each is: 5 bytes a name, in a table of fixed places.
+
+A name has two places. Where both are taken the colder one is given up, so that what was read often is known for longer
+than what was read once.
+"""
 
 from __future__ import annotations
 
 from array import array
 from typing import Final
 
-_FEWEST: Final = 1024
+from oca.cache.heat import DOUBLING
+
+_FEWEST: Final = 1 << 15
+AGE_UNIT: Final = 64
+"""Seconds: moments are kept in 16 bits of these, and wrap around after 48 days."""
+_COARSE: Final = DOUBLING // 16
+"""Steps of heat that are one here."""
+_SPREAD: Final = 0x9E3779B1
 
 
 class Ghosts:
-    """Remembers most of the last `entries` names, and at most four times as many. May forget; makes up one in 2**32.
-
-    A name is 32 well-mixed bits that are unlike within a group, and the group.
-    """
+    """A name is 32 well-mixed bits that are unlike within a group, and the group. One in 30,000 is mistaken."""
 
     def __init__(self) -> None:
-        self._young = _table(_FEWEST)
-        self._old = _table(_FEWEST)
-        self._came = 0
+        self._marks = array("H", bytes(2 * _FEWEST))
+        self._moments = array("H", bytes(2 * _FEWEST))
+        self._heats = bytearray(_FEWEST)
+        self._last_pair = _FEWEST - 2
+        """Also the mask that makes a pair of places of a name."""
 
-    def remember(self, name: int, group: int, entries: int) -> None:
-        """`entries`: how many extents the cache holds, more or less. The next table is made for as many."""
-        if 2 * self._came >= len(self._young):
-            self._old = self._young
-            self._young = _table(entries)
-            self._came = 0
-        self._came += 1
-        self._young[(name ^ group) & len(self._young) - 1] = name or 1
+    def __len__(self) -> int:
+        return len(self._marks)
 
-    def knows(self, name: int, group: int) -> bool:
-        row = name ^ group
-        mark = name or 1
-        return self._young[row & len(self._young) - 1] == mark or self._old[row & len(self._old) - 1] == mark
+    def place_of(self, name: int, group: int) -> int:
+        """Where it is known; -1 if it is not."""
+        place = (name ^ group * _SPREAD) & self._last_pair
+        mark = name >> 16 or 1
+        if self._marks[place] == mark:
+            return place
+        return place + 1 if self._marks[place + 1] == mark else -1
 
-    def forget(self, name: int, group: int) -> None:
-        row = name ^ group
-        for table in (self._young, self._old):
-            if table[row & len(table) - 1] == (name or 1):
-                table[row & len(table) - 1] = 0
+    def age(self, place: int, second: int) -> int:
+        """Seconds since it was read, to a minute."""
+        return (second // AGE_UNIT - self._moments[place] & 0xFFFF) * AGE_UNIT
 
-    def dump(self) -> tuple[bytes, bytes]:
-        return self._young.tobytes(), self._old.tobytes()
+    def heat(self, place: int) -> int:
+        return self._heats[place] * _COARSE
 
-    def restore(self, young: bytes, old: bytes) -> None:
-        for packed in (young, old):
-            rows = len(packed) // 4
-            if len(packed) % 4 or rows < _FEWEST or rows & rows - 1:
-                raise ValueError(f"a table of names has {len(packed)} bytes")
-        self._young, self._old = array("I", young), array("I", old)
-        self._came = sum(map(bool, self._young))
+    def remember(self, name: int, group: int, heat: int, touched: int, second: int, rate: float) -> None:
+        """`heat` as of the second `touched`. `rate`: steps a second by which all cool."""
+        marks = self._marks
+        mark = name >> 16 or 1
+        place = (name ^ group * _SPREAD) & self._last_pair
+        if marks[place] != mark:
+            other = place + 1
+            if (
+                marks[other] == mark
+                or not marks[other]
+                or (marks[place] and self._value(other, second, rate) < self._value(place, second, rate))
+            ):
+                place = other
+        marks[place] = mark
+        self._moments[place] = touched // AGE_UNIT & 0xFFFF
+        heat //= _COARSE
+        self._heats[place] = heat if heat < 256 else 255
 
+    def forget(self, place: int) -> None:
+        self._marks[place] = 0
+        self._heats[place] = 0
 
-def _table(entries: int) -> array[int]:
-    """Half of it stays empty: a name seldom falls on another's place."""
-    rows = 2 << (max(entries, _FEWEST // 2) - 1).bit_length()
-    return array("I", bytes(4 * rows))
+    def hold(self, names: int) -> None:
+        """Have at least so many places."""
+        while len(self._marks) < names:
+            # Each name's place is the same in one half of the larger table; its double in the other half is no name's.
+            self._marks *= 2
+            self._moments *= 2
+            self._heats *= 2
+            self._last_pair = len(self._marks) - 2
+
+    def dump(self) -> tuple[bytes, ...]:
+        return self._marks.tobytes(), self._moments.tobytes(), bytes(self._heats)
+
+    def restore(self, marks: bytes, moments: bytes, heats: bytes) -> None:
+        places = len(heats)
+        if places < _FEWEST or places & places - 1 or len(marks) != 2 * places or len(moments) != 2 * places:
+            raise ValueError(f"a table of names has {places} places")
+        self._marks, self._moments, self._heats = array("H", marks), array("H", moments), bytearray(heats)
+        self._last_pair = places - 2
+
+    def _value(self, place: int, second: int, rate: float) -> float:
+        return self._heats[place] * _COARSE - (second // AGE_UNIT - self._moments[place] & 0xFFFF) * AGE_UNIT * rate

@@ -1,19 +1,21 @@
 """Which extents are kept, where, and which go: the cache policy over all shelves of an appliance.
 
-S3-FIFO (Yang et al., SOSP '23) on every shelf. Newcomers stand in a probation line; read again, they move to the main
-line; not read, they go, and their name is remembered (a ghost): one that returns enters the main line at once. The main
-line gives another round for each time it was read, three at most. A hit costs a few bytes in flat arrays.
+Every extent has a heat: how often it was read, lately counting more, and a part of the heat of its rendition (heat.py,
+renditions.py). What goes is the coldest of those looked at lately (shortlist.py). What goes is remembered with its heat
+(ghosts.py), so that one that returns is known. How fast readings fade is tried out all the time (trials.py): within
+minutes where the traffic is driven by recency, and the order is then that of LRU; in days where it is driven by
+popularity, and the order is then that of LFU.
 
-A box without slow disks keeps its probation in memory, where it wears out nothing: flash is written for what was
-wanted a second time. A box with slow disks takes newcomers there, and flash gets what is read often.
+Flash is written only for what is twice as hot as what it would replace. What is not waits in memory, on a box that has
+no slow disks, and is lost if nobody asks again; on a box with slow disks everything new goes there, and flash gets what
+has become hot enough. Where readings fade fast, everything that is new is hotter than what is old, and all is written:
+probation is then on flash, and as large as it need be.
 
-The store asks (`admit`, `victims`, `next_move`) and tells what it did (`place`, `move`, `forget`): nothing here changes
-by being asked, but that victims leave their line as they are given.
+The store asks (`admit`, `victims`, `next_move`) and tells what it did (`place`, `move`, `forget`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from array import array
 from collections import deque
@@ -25,26 +27,37 @@ from typing import Final
 import msgspec
 
 from oca.cache.budget import WriteBudget
-from oca.cache.columns import AWAITED, NOBODY, PAGE_BYTES, Columns, Standing, pages
-from oca.cache.ghosts import Ghosts
+from oca.cache.columns import AWAITED, LISTED, NOBODY, PAGE_BYTES, Columns, Standing, pages
+from oca.cache.ghosts import AGE_UNIT, Ghosts
+from oca.cache.heat import DOUBLING, steps_a_second, together, warmed
 from oca.cache.queues import Line
+from oca.cache.renditions import Renditions
+from oca.cache.shortlist import MOST_LISTED, Shortlist
+from oca.cache.trials import HALF_LIVES, Trials
 
-_MOST: Final = 7
-"""Reads are counted up to this."""
-_ROUNDS: Final = 3
-"""Rounds that the main line gives at most."""
-_PROBATION_SHARE: Final = 0.1
-_CORRELATED: Final = 120
-"""Seconds within which touches of a slot count once: requests of one viewer inside one extent."""
-_FORGETS: Final = 12 * 3600
-"""Seconds without a read after which a slot on a slow disk counts anew: three reads in a day make it rise."""
-_RISING_READS: Final = 3
-_PATIENCE: Final = 256
-"""Rounds given at most before one victim is found: more would let a viewer wait for the sake of a ratio."""
+_LEAST_MARGIN: Final = DOUBLING // 4
+_MOST_MARGIN: Final = DOUBLING * 5 // 4
+"""Between these lies how many steps a newcomer must be hotter than what it replaces on flash."""
+_WRITTEN: Final = 5
+"""The margin narrows while fewer than one in six newcomers are written, and widens while more are."""
+_PAGES_A_SECOND: Final = 128
+"""4 Mb/s: requests within the time that a viewer takes to read an extent are this viewer's, and count once."""
+_RISES_AT: Final = 463
+"""Heat of three and a half readings: its first, which was a miss, and three more, none of them long after another. Read
+less often, an extent on a slow disk stays there: moving costs the disk a reading, and flash a writing."""
+_RISES_WITHIN: Final = 12 * 3600
 _NEARLY_FULL: Final = 0.98
 _MOVES: Final = 64
 """Moves proposed and not answered yet, at most."""
+_LOOKS: Final = 2
+"""Slots looked at for each that goes."""
+_ASKS: Final = 1
+"""Questions between two looks at what a newcomer would replace: looking costs as much as all else of a question."""
+_NONE: Final[AbstractSet[int]] = frozenset()
+_NEVER: Final = 1 << 20
 _HOUR: Final = 3600
+_BERTHS: Final = 255
+_LOW: Final = 0xFFFFFFFF
 
 
 class Level(IntEnum):
@@ -62,9 +75,11 @@ class AdmitReason(StrEnum):
     FREE = "free"
     """There is room."""
     NEWCOMER = "newcomer"
-    """Never seen, or too long ago: on probation."""
+    """Never seen, or too long ago."""
     RETURNED = "returned"
-    """It was wanted before, not long ago."""
+    """It was wanted before."""
+    COLD = "cold"
+    """Not so hot that flash should be written for it."""
     BUDGET = "budget"
     """It belongs on flash, which has been written enough for today."""
     CLOSED = "closed"
@@ -91,30 +106,82 @@ class Move(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Shelf:
-    """One device: its lines, and how full it is. Copies below count as used and stand in no line of their own."""
+    """One device: who stands there, and how full it is. Copies below count as used, and stand in no line here."""
 
-    __slots__ = ("budget", "capacity", "is_open", "level", "lines", "main", "number", "pledged", "probation", "used")
+    __slots__ = (
+        "asked",
+        "bar",
+        "berth",
+        "budget",
+        "capacity",
+        "is_open",
+        "kept",
+        "level",
+        "number",
+        "pledged",
+        "rises_at",
+        "shortlist",
+        "tier",
+        "used",
+    )
 
-    def __init__(self, columns: Columns, number: int, level: Level) -> None:
+    def __init__(self, columns: Columns, number: int, berth: int, level: Level, tier: _Tier) -> None:
         self.number = number
+        self.berth = berth
+        """Its number in the columns, which have a byte for it."""
         self.level = level
+        self.tier = tier
         self.capacity = 0
         self.used = 0
         self.is_open = False
         self.budget: WriteBudget | None = None
-        self.probation = Line(columns)
-        self.main = Line(columns)
+        self.kept = Line(columns)
         self.pledged = Line(columns)
-        self.lines = (self.probation, self.main, self.pledged)
+        self.shortlist = Shortlist()
+        self.asked = 0
+        self.bar = 0.0
+        """The value of what it would give up for a newcomer, as of the last look."""
+        self.rises_at = _NEVER
+        """The heat at which a slot wants to go to a faster level."""
 
     def line(self, standing: int) -> Line:
-        return self.lines[(standing & ~AWAITED) - 1]
-
-    def has_room(self, size_bytes: int) -> bool:
-        return self.is_open and self.used + pages(size_bytes) <= self.capacity
+        return self.pledged if standing & Standing.PLEDGED else self.kept
 
     def may_write(self, now: float) -> bool:
-        return self.is_open and (self.budget is None or self.budget.allows(now))
+        return self.budget is None or self.budget.allows(now)
+
+    def may_write_new(self, now: float) -> bool:
+        """Also for what was never seen: with little left, what returned goes first."""
+        return self.budget is None or self.budget.is_ample(now)
+
+
+class _Tier:
+    """The open shelves of a level."""
+
+    __slots__ = ("_turn", "free", "level", "most", "shelves", "slack")
+
+    def __init__(self, level: Level, shelves: list[_Shelf]) -> None:
+        self.level = level
+        self.shelves = shelves
+        self.free = sum(shelf.capacity - shelf.used for shelf in shelves)
+        """Pages."""
+        self.most = sum(shelf.capacity for shelf in shelves) // 16
+        """More than this need not be free for an extent to be kept without asking for its worth: it comes in blocks."""
+        self.slack = sum(min(2 * _EXTENT_PAGES, shelf.capacity // 64) for shelf in shelves[1:])
+        """Room that is left when some shelf may be full: they are filled evenly, but for chance."""
+        self._turn = 0
+
+    def has_room(self, size: int) -> bool:
+        return self.free >= min(size, self.most) + self.slack and self.free > 0
+
+    def next_shelf(self) -> _Shelf:
+        """One after the other: which one the store takes, it decides itself."""
+        self._turn = (self._turn + 1) % len(self.shelves)
+        return self.shelves[self._turn]
+
+
+_EXTENT_PAGES: Final = (64 << 20) // PAGE_BYTES
+_ADMISSIONS: Final = {(level, reason): Admission(level, reason) for level in (None, *Level) for reason in AdmitReason}
 
 
 class Policy:
@@ -123,19 +190,36 @@ class Policy:
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self._columns = columns = Columns()
-        self._line = columns.line
-        self._reads = columns.reads
-        self._pages = columns.pages
+        self._standing = columns.standing
         self._shelf = columns.shelf
         self._below = columns.below
+        self._heat = columns.heat
+        self._pages = columns.pages
         self._touched = columns.touched
+        self._name = columns.name
+        self._group = columns.group
         self._shelves: dict[int, _Shelf] = {}
+        self._berths: list[_Shelf] = []
+        """By the number that stands in the columns. A berth is given to another shelf when its own is removed."""
+        self._closed = _Tier(Level.HDD, [])
+        self._tiers: list[_Tier] = []
+        """That are open, slowest first; memory is not among them."""
+        self._flash: list[_Tier] = []
+        """The flash tiers among them, fastest first."""
+        self._sinking: list[_Tier] = []
+        """The flash tiers that have a slower one below."""
+        self._memory: Level | None = None
+        self._capacity = 0
         self._ghosts = Ghosts()
+        self._renditions = Renditions()
+        self._trials = Trials(1.0)
+        self._rate = steps_a_second(self._trials.half_life)
         self._held = 0
-        self._rises_after: dict[int, int] = {}
-        """For shelves with a faster level above that takes what was read so often."""
+        self._margin = DOUBLING // 2
         self._rising: deque[int] = deque(maxlen=4096)
         self._moving: set[int] = set()
+        self._refused: set[int] = set()
+        """Slots that could not go down: they are not proposed again and again."""
 
     # Shelves
 
@@ -143,7 +227,7 @@ class Policy:
         """A device comes into use, open. `writes_per_day`: bytes that flash may take; None: as many as come."""
         shelf = self._shelves.get(number)
         if shelf is None:
-            shelf = self._shelves[number] = _Shelf(self._columns, number, level)
+            shelf = self._berth(number, level)
         shelf.level = level
         shelf.capacity = capacity_bytes // PAGE_BYTES
         shelf.is_open = True
@@ -155,14 +239,17 @@ class Policy:
 
     def resize_shelf(self, number: int, capacity_bytes: int) -> None:
         self._shelves[number].capacity = capacity_bytes // PAGE_BYTES
+        self._look_up()
 
     def remove_shelf(self, number: int) -> None:
         """All its slots must have been forgotten or moved."""
         shelf = self._shelves.pop(number)
         assert not shelf.used
-        for line in shelf.lines:
+        for line in (shelf.kept, shelf.pledged):
             for slot in list(line):  # Awaited since a restart, and they never came.
-                self._line[slot] = Standing.NOWHERE
+                line.remove(slot)
+                self._standing[slot] = Standing.NOWHERE
+        shelf.is_open = False
         self._look_up()
 
     def open_shelf(self, number: int, is_open: bool) -> None:  # noqa: FBT001 - the shelf's state, not a switch
@@ -170,33 +257,88 @@ class Policy:
         self._shelves[number].is_open = is_open
         self._look_up()
 
+    def _berth(self, number: int, level: Level) -> _Shelf:
+        left = (shelf.berth for shelf in self._berths if self._shelves.get(shelf.number) is not shelf)
+        berth = next(left, len(self._berths))
+        if berth >= _BERTHS:
+            raise ValueError(f"there are {_BERTHS} devices already")
+        shelf = self._shelves[number] = _Shelf(self._columns, number, berth, level, self._closed)
+        self._berths[berth : berth + 1] = [shelf]
+        return shelf
+
     def _look_up(self) -> None:
-        """For each shelf, after how many reads a slot wants to go up."""
-        flash = [shelf.level for shelf in self._shelves.values() if shelf.is_open and _is_flash(shelf.level)]
-        self._rises_after = {
-            shelf.number: 1 if shelf.level == Level.MEMORY else _RISING_READS
-            for shelf in self._shelves.values()
-            if any(shelf.level == Level.MEMORY or level < shelf.level for level in flash)
-        }
+        """What follows from which shelves are open, and how large they are."""
+        tiers = {}
+        for shelf in self._shelves.values():
+            shelf.tier = self._closed
+        for level in Level:
+            shelves = [shelf for shelf in self._shelves.values() if shelf.level == level and shelf.is_open]
+            if shelves:
+                tiers[level] = _Tier(level, shelves)
+                for shelf in shelves:
+                    shelf.tier = tiers[level]
+        self._tiers = [tiers[level] for level in (Level.HDD, Level.SSD, Level.NVME) if level in tiers]
+        self._flash = [tiers[level] for level in (Level.NVME, Level.SSD) if level in tiers]
+        self._sinking = [tier for tier in self._flash if tier is not self._tiers[0]]
+        self._memory = Level.MEMORY if Level.MEMORY in tiers else None
+        self._capacity = sum(shelf.capacity for tier in tiers.values() for shelf in tier.shelves)
+        for shelf in self._shelves.values():
+            faster = [tier for tier in self._flash if tier.level < shelf.level]
+            if shelf.level == Level.MEMORY and self._flash:
+                shelf.rises_at = 0
+            else:
+                shelf.rises_at = _RISES_AT if faster else _NEVER
 
     # Asked
 
     def admit(self, name: int, group: int, size_bytes: int, now: float) -> Admission:
-        """Where a new extent of about `size_bytes` goes."""
-        levels = sorted({shelf.level for shelf in self._shelves.values() if shelf.is_open}, reverse=True)
-        if not levels:
-            return Admission(None, AdmitReason.CLOSED)
-        for level in levels:
-            if level != Level.MEMORY and any(shelf.has_room(size_bytes) for shelf in self._on(level)):
-                return Admission(level, AdmitReason.FREE)
-        lowest = levels[0]
-        returns = self._ghosts.knows(name & 0xFFFFFFFF, group)
-        why = AdmitReason.RETURNED if returns else AdmitReason.NEWCOMER
-        if levels[-1] == Level.MEMORY and not returns:
-            return Admission(Level.MEMORY, why)
-        if any(shelf.may_write(now) for shelf in self._on(lowest)):
-            return Admission(lowest, why)
-        return Admission(Level.MEMORY if levels[-1] == Level.MEMORY else None, AdmitReason.BUDGET)
+        """Somebody wants an extent of about `size_bytes` that is not held: where does it go?"""
+        name &= _LOW
+        second = int(now)
+        rate = self._rate
+        ghosts = self._ghosts
+        place = ghosts.place_of(name, group)
+        if place < 0:
+            heat = 0
+            self._renditions.read(group, second, rate, self._held >> 2)
+        else:
+            heat = ghosts.heat(place)
+            age = ghosts.age(place, second)
+            if age >= size_bytes // (_PAGES_A_SECOND * PAGE_BYTES * AGE_UNIT) * AGE_UNIT:
+                heat = warmed(heat - int(age * rate))
+                self._renditions.read(group, second, rate, self._held >> 2)
+        if not name & self._trials.mask:
+            self._try_out(name, pages(size_bytes), now)
+        if not self._tiers:
+            return _ADMISSIONS[self._memory, AdmitReason.CLOSED if self._memory is None else AdmitReason.NEWCOMER]
+        wanted = -(-size_bytes // PAGE_BYTES)
+        for tier in self._tiers:
+            if tier.has_room(wanted):
+                return _ADMISSIONS[tier.level, AdmitReason.FREE]
+        tier = self._tiers[0]
+        why = AdmitReason.NEWCOMER if place < 0 else AdmitReason.RETURNED
+        if tier.level == Level.HDD:
+            return _ADMISSIONS[Level.HDD, why]
+        shelf = tier.next_shelf()
+        if self._memory is None:
+            # Probation is on flash: newcomers are what goes first. The budget says how many of them there may be.
+            if shelf.may_write(now) if place >= 0 else shelf.may_write_new(now):
+                return _ADMISSIONS[tier.level, why]
+            if place < 0:
+                self._renditions.widen(group, self._held >> 2)
+            ghosts.remember(name, group, heat, second, second, rate)
+            return _ADMISSIONS[None, AdmitReason.BUDGET]
+        value = together(second * rate + heat, self._renditions.share_of(group, rate))
+        if value <= self._bar(shelf) + self._margin:
+            why = AdmitReason.COLD
+            if self._margin > _LEAST_MARGIN:
+                self._margin -= 1
+        elif shelf.may_write(now) if place >= 0 else shelf.may_write_new(now):
+            self._margin = min(self._margin + _WRITTEN, _MOST_MARGIN)
+            return _ADMISSIONS[tier.level, why]
+        else:
+            why = AdmitReason.BUDGET
+        return _ADMISSIONS[self._memory, why]
 
     def victims(self, shelf: int, size_bytes: int, pinned: AbstractSet[int], now: float) -> Iterator[int]:
         """Slots to take off `shelf`, in order, until `size_bytes` fit. Each has left it in these books as it is given.
@@ -205,49 +347,18 @@ class Policy:
         pledged ones are passed over. The iteration ends early if nothing more can go.
         """
         here = self._shelves[shelf]
-        wanted = pages(size_bytes)
+        most = here.capacity - pages(size_bytes)
+        if here.used <= most:
+            return
         self._release(here, now)
-        probation, main = here.probation, here.main
-        probation_share = 0.0 if here.level == Level.MEMORY else _PROBATION_SHARE * here.capacity
-        # Passed over in a row. Where all are, the other line gives: what is being written must not hide the rest.
-        pinned_probation = pinned_main = 0
-        rounds = 0
-        while here.used + wanted > here.capacity:
-            probation_gives = probation.count > pinned_probation
-            main_gives = main.count > pinned_main
-            if not probation_gives and not main_gives:
+        find = self._oldest if here.level == Level.MEMORY else self._coldest
+        while here.used > most:
+            slot = find(here, pinned)
+            if slot == NOBODY:
                 return
-            from_probation = probation_gives and (probation.pages > probation_share or not main_gives)
-            line = probation if from_probation else main
-            slot = line.first
-            line.remove(slot)
-            reads = self._reads[slot]
-            if self._line[slot] & AWAITED:
-                self._line[slot] = Standing.NOWHERE
-            elif slot in pinned:
-                line.push(slot)
-                if from_probation:
-                    pinned_probation += 1
-                else:
-                    pinned_main += 1
-            elif reads and rounds < _PATIENCE and here.level != Level.MEMORY:
-                rounds += 1
-                if from_probation:
-                    line.pages -= self._pages[slot]
-                    main.pages += self._pages[slot]
-                    self._line[slot] = Standing.MAIN
-                    self._reads[slot] = 0
-                else:
-                    self._reads[slot] = min(reads, _ROUNDS) - 1
-                main.push(slot)
-                pinned_main = 0
-            else:
-                rounds = 0
-                if from_probation:
-                    self._ghosts.remember(self._columns.name[slot], self._columns.group[slot], self._held)
-                line.pages -= self._pages[slot]
-                self._leave(slot, here)
-                yield slot
+            here.kept.remove(slot)
+            self._leave(slot, here, int(now))
+            yield slot
 
     def next_move(self, now: float) -> Move | None:
         """What should change its level now. Every proposal is answered: by `move`, `forget` or `moved_not`."""
@@ -259,8 +370,8 @@ class Policy:
             if move is not None:
                 self._moving.add(slot)
                 return move
-        for shelf in self._shelves.values():
-            move = self._sink(shelf, now)
+        for tier in self._sinking:
+            move = self._sink(tier.next_shelf(), now)
             if move is not None:
                 self._moving.add(move.slot)
                 return move
@@ -281,21 +392,21 @@ class Policy:
         """Slots of which something lies there: those that stand there first, then those with a copy below. To be taken
         up before anything changes.
         """
-        for line in self._shelves[shelf].lines:
+        here = self._shelves[shelf]
+        for line in (here.kept, here.pledged):
             yield from (slot for slot in line if self._is_held(slot))
-        slot = -1
-        with contextlib.suppress(ValueError):
-            while True:
-                # In C: half a millisecond for each million slots.
-                slot = self._below.index(shelf + 1, slot + 1)
-                if self._is_held(slot):
-                    yield slot
+        # In C: half a millisecond for each million slots.
+        slot = self._below.find(here.berth + 1)
+        while slot >= 0:
+            if self._is_held(slot):
+                yield slot
+            slot = self._below.find(here.berth + 1, slot + 1)
 
     def shelf_of(self, slot: int) -> int | None:
-        return self._shelf[slot] if self._is_held(slot) else None
+        return self._berths[self._shelf[slot]].number if self._is_held(slot) else None
 
     def below_of(self, slot: int) -> int | None:
-        return self._below[slot] - 1 if self._is_held(slot) and self._below[slot] else None
+        return self._berths[self._below[slot] - 1].number if self._is_held(slot) and self._below[slot] else None
 
     # Told
 
@@ -306,20 +417,24 @@ class Policy:
         Without `is_written` it was there before the start, and is on no day's account.
         """
         here = self._shelves[shelf]
-        name &= 0xFFFFFFFF
-        if slot >= len(self._line):
+        if slot >= len(self._standing):
             self._columns.reach(slot)
-        standing = self._line[slot]
+        standing = self._standing[slot]
         if not standing or standing & AWAITED:
-            self._enter(slot, name, group, here, now)
-        elif self._shelf[slot] != shelf:
+            self._enter(slot, name & _LOW, group, here, now)
+        elif self._shelf[slot] != here.berth:
             # The store puts growth where the slot stands: it knows better.
             self.move(slot, shelf, now)
+        more = -(-size_bytes // PAGE_BYTES)
         if self._below[slot]:
             # Until the store says that the copy below went, it counts as much as what is copied.
-            self._shelves[self._below[slot] - 1].used += pages(size_bytes)
-        self._add(slot, here, pages(size_bytes))
-        if is_written and here.budget is not None:
+            self._take(self._berths[self._below[slot] - 1], more)
+        self._pages[slot] += more
+        here.used += more
+        here.tier.free -= more
+        if self._standing[slot] & Standing.PLEDGED:
+            here.pledged.pages += more
+        if here.budget is not None and is_written:
             here.budget.spend(size_bytes, now)
 
     def resize(self, slot: int, size_bytes: int) -> None:
@@ -328,41 +443,51 @@ class Policy:
             return
         more = pages(size_bytes) - self._pages[slot]
         if self._below[slot]:
-            self._shelves[self._below[slot] - 1].used += more
-        self._add(slot, self._shelves[self._shelf[slot]], more)
+            self._take(self._berths[self._below[slot] - 1], more)
+        self._add(slot, self._berths[self._shelf[slot]], more)
 
-    def move(self, slot: int, shelf: int, now: float, keeps_below: bool = False) -> None:  # noqa: FBT001, FBT002 - a fact
+    def move(
+        self,
+        slot: int,
+        shelf: int,
+        now: float,
+        keeps_below: bool = False,  # noqa: FBT001, FBT002 - a fact, not a switch
+        *,
+        is_written: bool = True,
+    ) -> None:
         """`slot` stands on `shelf` now. With `keeps_below`, where it stood holds a copy still."""
         self._moving.discard(slot)
-        if not self._is_held(slot) or self._shelf[slot] == shelf:
+        if not self._is_held(slot):
             return
-        old = self._shelves[self._shelf[slot]]
+        old = self._berths[self._shelf[slot]]
         new = self._shelves[shelf]
+        if old is new:
+            return
         size = self._pages[slot]
-        line = old.line(self._line[slot])
-        line.remove(slot)
-        line.pages -= size
-        if self._below[slot] == shelf + 1 or keeps_below:
+        self._stand_off(slot, old)
+        if self._below[slot] == new.berth + 1 or keeps_below:
             # Its copy below is where it goes: that one is no copy any more. Or only one copy is known of: the newest.
             self.drop_below(slot)
         if keeps_below:
-            self._below[slot] = old.number + 1
+            self._below[slot] = old.berth + 1
         else:
-            old.used -= size
-        self._stand(slot, new, self._line[slot] if self._line[slot] == Standing.PLEDGED else Standing.MAIN)
-        new.used += size
-        self._reads[slot] = 0
-        if new.budget is not None:
+            self._take(old, -size)
+        self._take(new, size)
+        self._stand(slot, new, self._standing[slot] & ~LISTED)
+        if new.budget is not None and is_written:
             new.budget.spend(size * PAGE_BYTES, now)
 
     def moved_not(self, slot: int) -> None:
         """A move that was proposed did not come about. It may be proposed again when the slot is read again."""
         self._moving.discard(slot)
+        if len(self._refused) >= _MOVES:
+            self._refused.clear()
+        self._refused.add(slot)
 
     def drop_below(self, slot: int) -> None:
         """The copy below went."""
         if self._is_held(slot) and self._below[slot]:
-            self._shelves[self._below[slot] - 1].used -= self._pages[slot]
+            self._take(self._berths[self._below[slot] - 1], -self._pages[slot])
             self._below[slot] = 0
 
     def forget(self, slot: int) -> None:
@@ -370,65 +495,58 @@ class Policy:
         self._moving.discard(slot)
         if self._is_held(slot):
             self.drop_below(slot)
-            here = self._shelves[self._shelf[slot]]
-            line = here.line(self._line[slot])
-            line.remove(slot)
-            line.pages -= self._pages[slot]
-            self._leave(slot, here)
+            here = self._berths[self._shelf[slot]]
+            self._stand_off(slot, here)
+            self._take(here, -self._pages[slot])
+            self._clear(slot)
 
     def touch(self, slot: int, now: float) -> None:
         """`slot` was read. Unknown slots are ignored: the report of a worker may be a second old."""
-        if slot >= len(self._line) or not self._line[slot]:
+        if slot >= len(self._standing) or not self._standing[slot]:
             return
         second = int(now)
         since = second - self._touched[slot]
-        if 0 <= since < _CORRELATED:
+        if 0 <= since < self._pages[slot] // _PAGES_A_SECOND:
             return
+        rate = self._rate
         self._touched[slot] = second
-        reads = self._reads[slot]
-        rises_after = self._rises_after.get(self._shelf[slot])
-        if rises_after is None:
-            if reads < _MOST:
-                self._reads[slot] = reads + 1
-            return
-        if since > _FORGETS:
-            reads = 0
-        if reads < _MOST:
-            reads += 1
-            self._reads[slot] = reads
-        if reads >= rises_after:
+        self._heat[slot] = heat = warmed(self._heat[slot] - int(since * rate))
+        self._renditions.read(self._group[slot], second, rate, self._held >> 2)
+        name = self._name[slot]
+        if not name & self._trials.mask:
+            self._try_out(name, self._pages[slot], now)
+        if heat >= self._berths[self._shelf[slot]].rises_at and since < _RISES_WITHIN:
             self._rising.append(slot)
 
     def pledge(self, slot: int, until: float) -> None:
         """It is not evicted before `until`, by the hour."""
-        if not self._is_held(slot):
-            return
-        here = self._shelves[self._shelf[slot]]
-        self._columns.pledge[slot] = (int(until) + _HOUR - 1) // _HOUR & 0xFFFF
-        self._restand(slot, here, Standing.PLEDGED)
+        if self._is_held(slot):
+            self._columns.pledge[slot] = (int(until) + _HOUR - 1) // _HOUR & 0xFFFF
+            self._restand(slot, Standing.PLEDGED)
 
     # What was, for a restart
 
     def dump(self) -> Iterator[bytes]:
-        """All that the index does not hold, taken at once: standings, order, counts, ghosts, budgets."""
+        """All that the index does not hold, taken at once: standings, order, heat, ghosts, budgets."""
         columns = self._columns
-        pieces = [_HEAD.pack(_FORMAT, len(columns), len(self._shelves))]
+        trials = self._trials
+        pieces = [_HEAD.pack(_FORMAT, len(columns), len(self._shelves), trials.chosen, *trials.missed)]
         for shelf in self._shelves.values():
             budget = shelf.budget or WriteBudget(0.0)
-            ends = [end for line in shelf.lines for end in (line.first, line.last, line.count)]
             pieces.append(
                 _SHELF.pack(
                     shelf.number,
+                    shelf.berth,
                     shelf.level,
                     budget.bytes_per_day,
                     budget.left_bytes,
                     -1.0 if budget.counted_at is None else budget.counted_at,
-                    *ends,
+                    *(end for line in (shelf.kept, shelf.pledged) for end in (line.first, line.last, line.count)),
                 )
             )
-        pieces += (bytes(columns.line), bytes(columns.reads))
+        pieces += (bytes(columns.standing), bytes(columns.shelf))
         pieces += (column.tobytes() for column in self._dumped())
-        for table in self._ghosts.dump():
+        for table in (*self._ghosts.dump(), *self._renditions.dump()):
             pieces += (_LENGTH.pack(len(table)), table)
         return iter(pieces)
 
@@ -438,107 +556,136 @@ class Policy:
         Raises `ValueError`, and knows nothing, if it is not a whole dump of this version.
         """
         reader = _Reader(packed)
-        version, rows, shelves = reader.take(_HEAD)
+        version, rows, shelves, chosen, *missed = reader.take(_HEAD)
         if version != _FORMAT:
             raise ValueError(f"a dump of version {version}")
-        heads = [reader.take(_SHELF) for _ in range(shelves)]
-        line, reads = reader.bytes(rows), reader.bytes(rows)
-        columns = [reader.bytes(rows * column.itemsize) for column in self._dumped()]
-        young = reader.bytes(*reader.take(_LENGTH))
-        old = reader.bytes(*reader.take(_LENGTH))
-        self._ghosts.restore(young, old)
+        heads = [reader.take(_SHELF) for _ in range(int(shelves))]
+        standing, shelf = reader.bytes(int(rows)), reader.bytes(int(rows))
+        columns = [reader.bytes(int(rows) * column.itemsize) for column in self._dumped()]
+        tables = [reader.bytes(*reader.take(_LENGTH)) for _ in range(7)]
+        self._ghosts.restore(*tables[:3])
+        self._renditions.restore(*tables[3:])
+        self._trials.restore(int(chosen), tuple(missed))
+        self._rate = steps_a_second(self._trials.half_life)
 
-        self._line[:] = line.translate(_ALL_AWAITED)
-        self._reads[:] = reads
-        for column, content in zip(self._dumped(), columns, strict=True):
-            del column[:]
-            column.frombytes(content)
-        for column in (self._pages, self._below, self._columns.group):
-            del column[:]
-            column.frombytes(bytes(column.itemsize * rows))
-        for number, level, bytes_per_day, left_bytes, counted_at, *ends in heads:
-            here = self._shelves.get(number)
-            if here is None:
-                # It may be added yet.
-                here = self._shelves[number] = _Shelf(self._columns, number, Level(level))
+        berths = bytearray(256)
+        for number, berth, level, bytes_per_day, left_bytes, counted_at, *ends in heads:
+            # One that is not known may be added yet.
+            here = self._shelves.get(int(number)) or self._berth(int(number), Level(int(level)))
+            berths[int(berth)] = here.berth
             if here.budget is None and bytes_per_day:
                 here.budget = WriteBudget(bytes_per_day)
             if here.budget is not None:
                 here.budget.left_bytes = min(left_bytes, here.budget.bytes_per_day)
                 here.budget.counted_at = None if counted_at < 0 else counted_at
-            for place, own in enumerate(here.lines):
-                own.first, own.last, own.count = ends[3 * place : 3 * place + 3]
+            for place, line in enumerate((here.kept, here.pledged)):
+                line.first, line.last, line.count = map(int, ends[3 * place : 3 * place + 3])
+        self._columns.restore(int(rows))
+        self._standing[:] = standing.translate(_ALL_AWAITED)
+        self._shelf[:] = shelf.translate(berths)
+        for column, content in zip(self._dumped(), columns, strict=True):
+            del column[:]
+            column.frombytes(content)
 
     def _dumped(self) -> tuple[array[int], ...]:
         columns = self._columns
-        return columns.shelf, columns.pledge, columns.touched, columns.name, columns.after, columns.before
+        return columns.heat, columns.pledge, columns.touched, columns.name, columns.after, columns.before
 
-    # Within
+    # Within: who goes
 
-    def _on(self, level: Level) -> Iterator[_Shelf]:
-        return (shelf for shelf in self._shelves.values() if shelf.level == level and shelf.is_open)
+    def _value(self, slot: int) -> float:
+        """How much it is worth to keep a slot; see heat.py."""
+        rate = self._rate
+        return together(
+            self._touched[slot] * rate + self._heat[slot], self._renditions.share_of(self._group[slot], rate)
+        )
 
-    def _is_held(self, slot: int) -> bool:
-        return slot < len(self._line) and 0 < self._line[slot] < AWAITED
-
-    def _add(self, slot: int, here: _Shelf, more: int) -> None:
-        self._pages[slot] += more
-        here.used += more
-        here.line(self._line[slot]).pages += more
-
-    def _stand(self, slot: int, here: _Shelf, standing: int) -> None:
-        if here.level == Level.MEMORY and standing == Standing.MAIN:
-            standing = Standing.PROBATION  # There is nothing but probation in memory.
-        self._shelf[slot] = here.number
-        self._line[slot] = standing
-        line = here.line(standing)
-        line.push(slot)
-        line.pages += self._pages[slot]
-
-    def _restand(self, slot: int, here: _Shelf, standing: int) -> None:
-        line = here.line(self._line[slot])
-        line.remove(slot)
-        line.pages -= self._pages[slot]
-        self._stand(slot, here, standing)
-
-    def _enter(self, slot: int, name: int, group: int, here: _Shelf, now: float) -> None:
-        columns = self._columns
-        self._held += 1
-        standing = self._line[slot]
-        if standing:
-            standing &= ~AWAITED
-            before = self._shelves[self._shelf[slot]]
-            if columns.name[slot] == name and before is here:
-                self._line[slot] = standing
-                columns.group[slot] = group
+    def _look(self, here: _Shelf, pinned: AbstractSet[int]) -> None:
+        """Look at the next slot of a shelf, and put it on the shortlist if it is cold enough."""
+        line = here.kept
+        for _ in range(MOST_LISTED):
+            slot = line.first
+            if slot == NOBODY:
                 return
-            before.line(standing).remove(slot)
-        was_here = bool(standing) and columns.name[slot] == name
-        columns.group[slot] = group
-        self._pages[slot] = 0
-        self._below[slot] = 0
-        if not was_here:
-            columns.name[slot] = name
-            self._reads[slot] = 0
-            self._touched[slot] = int(now)
-            standing = Standing.PROBATION
-            if self._ghosts.knows(name, group):
-                self._ghosts.forget(name, group)
-                standing = Standing.MAIN
-        self._stand(slot, here, standing)
-
-    def _leave(self, slot: int, here: _Shelf) -> None:
-        """Off this shelf, whose line it left: to the one below if a copy lies there, else out of the books."""
-        here.used -= self._pages[slot]
-        if self._below[slot]:
-            below = self._shelves[self._below[slot] - 1]
-            self._below[slot] = 0
-            self._reads[slot] = 0
-            self._stand(slot, below, Standing.MAIN)
+            line.remove(slot)
+            standing = self._standing[slot]
+            if standing & AWAITED:
+                self._standing[slot] = Standing.NOWHERE
+                continue
+            line.push(slot)
+            if standing & LISTED or slot in pinned:
+                continue
+            value = self._value(slot)
+            if here.shortlist.is_for(value):
+                self._list(here, value, slot)
             return
-        self._line[slot] = Standing.NOWHERE
-        self._pages[slot] = 0
-        self._held -= 1
+
+    def _list(self, here: _Shelf, value: float, slot: int) -> None:
+        self._standing[slot] |= LISTED
+        off = here.shortlist.add(value, slot)
+        if off is not None:
+            self._standing[off] &= ~LISTED
+
+    def _is_listed(self, here: _Shelf, slot: int) -> bool:
+        return self._standing[slot] == Standing.KEPT | LISTED and self._shelf[slot] == here.berth
+
+    def _true_coldest(self, here: _Shelf) -> tuple[float, int]:
+        """The coldest of the shortlist as of now, with its value; it stays there. NOBODY if the list is empty."""
+        shortlist = here.shortlist
+        while shortlist:
+            listed, slot = shortlist.coldest
+            if not self._is_listed(here, slot):
+                shortlist.drop_coldest()
+                continue
+            value = self._value(slot)
+            if value <= listed:
+                return value, slot
+            # It was read since, or its rendition was. Values never sink, so that each is put back once.
+            shortlist.drop_coldest()
+            if not shortlist or value <= shortlist.coldest[0]:
+                shortlist.add(value, slot)
+                return value, slot
+            self._list(here, value, slot)
+        return 0.0, NOBODY
+
+    def _bar(self, here: _Shelf) -> float:
+        """The value of what a shelf would give up for a newcomer."""
+        here.asked += 1
+        if not here.asked % _ASKS:
+            self._look(here, _NONE)
+            here.bar = self._true_coldest(here)[0]
+        return here.bar
+
+    def _coldest(self, here: _Shelf, pinned: AbstractSet[int]) -> int:
+        """Who is to go off a shelf, out of its shortlist already; NOBODY if nobody can."""
+        # At first, and when it was thrown away, the list is filled.
+        for _ in range(_LOOKS if 2 * len(here.shortlist) >= MOST_LISTED else MOST_LISTED):
+            self._look(here, pinned)
+        for _ in range(here.kept.count + len(here.shortlist)):
+            value, slot = self._true_coldest(here)
+            if slot == NOBODY:
+                self._look(here, pinned)
+                continue
+            here.shortlist.drop_coldest()
+            self._standing[slot] &= ~LISTED
+            if slot not in pinned:
+                here.bar = value
+                return slot
+        return NOBODY
+
+    def _oldest(self, here: _Shelf, pinned: AbstractSet[int]) -> int:
+        """Memory gives up who came first."""
+        line = here.kept
+        for _ in range(line.count):
+            slot = line.first
+            if slot not in pinned and not self._standing[slot] & AWAITED:
+                return slot
+            line.remove(slot)
+            if self._standing[slot] & AWAITED:
+                self._standing[slot] = Standing.NOWHERE
+            else:
+                line.push(slot)
+        return NOBODY
 
     def _release(self, here: _Shelf, now: float) -> None:
         """Pledges that are over. Two are looked at each time: more come up than victims go."""
@@ -547,48 +694,145 @@ class Policy:
             slot = here.pledged.first
             left = self._columns.pledge[slot] - hour & 0xFFFF
             is_over = left == 0 or left >= 0x8000
-            if self._line[slot] & AWAITED:
+            if self._standing[slot] & AWAITED:
                 here.pledged.remove(slot)
                 here.pledged.push(slot)
             else:
-                self._restand(slot, here, Standing.MAIN if is_over else Standing.PLEDGED)
+                self._restand(slot, Standing.KEPT if is_over else Standing.PLEDGED)
+
+    # Within: who moves
 
     def _rise(self, slot: int, now: float) -> Move | None:
-        """One level up for what was read often, if it still stands where it was read and flash may be written."""
+        """To the fastest level where it is hotter than what it replaces, if flash may be written."""
         if not self._is_held(slot) or slot in self._moving:
             return None
-        here = self._shelves[self._shelf[slot]]
-        rises_after = self._rises_after.get(here.number)
-        if rises_after is None or self._reads[slot] < rises_after:
+        here = self._berths[self._shelf[slot]]
+        if self._heat[slot] < here.rises_at:
             return None
         from_memory = here.level == Level.MEMORY
-        for level in (Level.SSD, Level.NVME):
-            if not from_memory and level >= here.level:
+        value = self._value(slot) - self._margin
+        for tier in self._flash:
+            if tier.level >= here.level and not from_memory:
                 continue
-            if any(shelf.may_write(now) for shelf in self._on(level)):
-                return Move(slot, level, MoveReason.READ_AGAIN if from_memory else MoveReason.PROMOTED)
+            shelf = tier.next_shelf()
+            has_room = tier.has_room(self._pages[slot])
+            if shelf.may_write(now) and (has_room or value > self._bar(shelf)):
+                self._margin = min(self._margin + _WRITTEN, _MOST_MARGIN)
+                return Move(slot, tier.level, MoveReason.READ_AGAIN if from_memory else MoveReason.PROMOTED)
         return None
 
     def _sink(self, here: _Shelf, now: float) -> Move | None:
-        """What would be evicted next from a nearly full flash shelf goes down first, if there is somewhere to go."""
-        if not _is_flash(here.level) or here.used < _NEARLY_FULL * here.capacity:
+        """What a nearly full flash shelf would give up next goes down first, if it is hotter than what goes there."""
+        lower = self._tiers[0]
+        if here.used < _NEARLY_FULL * here.capacity:
             return None
-        lower = [level for level in Level if level > here.level and any(s.may_write(now) for s in self._on(level))]
-        line = here.main
-        slot = line.first
-        if not lower or slot == NOBODY or self._line[slot] & AWAITED or self._below[slot] or slot in self._moving:
+        for _ in range(_LOOKS):
+            self._look(here, _NONE)
+        value, slot = self._true_coldest(here)
+        if slot == NOBODY or self._below[slot] or slot in self._moving or slot in self._refused:
             return None
-        # Another round, as victims() would give it: the next proposal is another slot.
-        line.remove(slot)
+        target = lower.next_shelf()
+        has_room = lower.has_room(self._pages[slot])
+        if target.may_write(now) and (has_room or value > self._bar(target)):
+            here.shortlist.drop_coldest()
+            self._standing[slot] &= ~LISTED
+            return Move(slot, lower.level, MoveReason.DEMOTED)
+        return None
+
+    def _try_out(self, name: int, size: int, now: float) -> None:
+        if not self._trials.read(name, size, self._capacity, now):
+            return
+        # Heats of another half-life are off by a factor that fades; the order of the shortlists is worth nothing.
+        self._rate = steps_a_second(self._trials.half_life)
+        for shelf in self._shelves.values():
+            for slot in shelf.shortlist.clear():
+                self._standing[slot] &= ~LISTED
+
+    # Within: the books
+
+    def _is_held(self, slot: int) -> bool:
+        return slot < len(self._standing) and 0 < self._standing[slot] < AWAITED
+
+    def _take(self, here: _Shelf, more: int) -> None:
+        here.used += more
+        here.tier.free -= more
+
+    def _add(self, slot: int, here: _Shelf, more: int) -> None:
+        self._pages[slot] += more
+        here.used += more
+        here.tier.free -= more
+        if self._standing[slot] & Standing.PLEDGED:
+            here.pledged.pages += more
+
+    def _stand(self, slot: int, here: _Shelf, standing: int) -> None:
+        self._shelf[slot] = here.berth
+        self._standing[slot] = standing
+        line = here.line(standing)
         line.push(slot)
-        if self._reads[slot]:
-            self._reads[slot] = min(self._reads[slot], _ROUNDS) - 1
-            return None
-        return Move(slot, lower[0], MoveReason.DEMOTED)
+        line.pages += self._pages[slot]
 
+    def _stand_off(self, slot: int, here: _Shelf) -> None:
+        line = here.line(self._standing[slot])
+        line.remove(slot)
+        line.pages -= self._pages[slot]
 
-def _is_flash(level: Level) -> bool:
-    return level in (Level.NVME, Level.SSD)
+    def _restand(self, slot: int, standing: int) -> None:
+        here = self._berths[self._shelf[slot]]
+        self._stand_off(slot, here)
+        self._stand(slot, here, standing)
+
+    def _enter(self, slot: int, name: int, group: int, here: _Shelf, now: float) -> None:
+        self._held += 1
+        self._group[slot] = group
+        standing = self._standing[slot]
+        if standing:
+            standing &= ~AWAITED
+            before = self._berths[self._shelf[slot]]
+            if self._name[slot] == name and before is here:
+                self._standing[slot] = standing
+                return
+            before.line(standing).remove(slot)
+            if self._name[slot] == name:
+                self._stand(slot, here, standing)
+                return
+        second = int(now)
+        place = self._ghosts.place_of(name, group)
+        if place < 0:
+            self._heat[slot] = 0
+            self._renditions.widen(group, self._held >> 2)
+        else:
+            age = self._ghosts.age(place, second)
+            heat = self._ghosts.heat(place)
+            self._heat[slot] = warmed(heat - int(age * self._rate))
+            self._ghosts.forget(place)
+        self._name[slot] = name
+        self._pages[slot] = 0
+        self._below[slot] = 0
+        self._touched[slot] = second
+        self._shelf[slot] = here.berth
+        self._standing[slot] = Standing.KEPT
+        here.kept.push(slot)
+
+    def _leave(self, slot: int, here: _Shelf, second: int) -> None:
+        """Off this shelf, whose line it left: to the one below if a copy lies there, else out of the books."""
+        size = self._pages[slot]
+        here.used -= size
+        here.tier.free += size
+        if self._below[slot]:
+            below = self._berths[self._below[slot] - 1]
+            self._below[slot] = 0
+            self._stand(slot, below, Standing.KEPT)
+            return
+        ghosts = self._ghosts
+        if len(ghosts) < self._held:
+            ghosts.hold(self._held)
+        ghosts.remember(self._name[slot], self._group[slot], self._heat[slot], self._touched[slot], second, self._rate)
+        self._clear(slot)
+
+    def _clear(self, slot: int) -> None:
+        self._standing[slot] = Standing.NOWHERE
+        self._pages[slot] = 0
+        self._held -= 1
 
 
 class _Reader:
@@ -598,19 +842,19 @@ class _Reader:
         self._packed = packed
         self._at = 0
 
-    def bytes(self, length: int) -> bytes:
-        piece = bytes(self._packed[self._at : self._at + length])
+    def bytes(self, length: float) -> bytes:
+        piece = bytes(self._packed[self._at : self._at + int(length)])
         if len(piece) != length:
             raise ValueError("a dump that ends too soon")
-        self._at += length
+        self._at += len(piece)
         return piece
 
-    def take(self, shape: struct.Struct) -> tuple[int, ...]:
+    def take(self, shape: struct.Struct) -> tuple[float, ...]:
         return shape.unpack(self.bytes(shape.size))
 
 
-_FORMAT: Final = 1
-_HEAD: Final = struct.Struct("<QQQ")
-_SHELF: Final = struct.Struct("<QQddd9Q")
+_FORMAT: Final = 2
+_HEAD: Final = struct.Struct(f"<QQQQ{len(HALF_LIVES)}d")
+_SHELF: Final = struct.Struct("<QQQddd6Q")
 _LENGTH: Final = struct.Struct("<Q")
-_ALL_AWAITED: Final = bytes(kind | AWAITED if kind else 0 for kind in range(256))
+_ALL_AWAITED: Final = bytes(kind & ~LISTED | AWAITED if kind else 0 for kind in range(256))

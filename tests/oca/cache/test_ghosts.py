@@ -1,4 +1,4 @@
-"""Ghosts: the lately gone are known by name, those gone long ago are not."""
+"""Ghosts: what went is known with its heat, the hot for longer than the cold."""
 
 import random
 
@@ -7,60 +7,82 @@ from hypothesis import strategies as st
 
 from oca.cache.ghosts import Ghosts
 
+NOW = 1_750_000_000
+RATE = 256 / 86400
+
 
 def names(count, seed=1):
     dice = random.Random(seed)
     return [(dice.getrandbits(32), dice.getrandbits(32)) for _ in range(count)]
 
 
-def test_what_went_is_known_until_it_returns():
+def remember(ghosts, pairs, heat=0, now=NOW):
+    for name, group in pairs:
+        ghosts.remember(name, group, heat, now, now, RATE)
+
+
+def known(ghosts, pairs):
+    return sum(ghosts.place_of(*pair) >= 0 for pair in pairs)
+
+
+def test_what_went_is_known_with_its_heat_until_it_returns():
     ghosts = Ghosts()
-    ghosts.remember(7, 1, 100)
-    assert ghosts.knows(7, 1)
-    ghosts.forget(7, 1)
-    assert not ghosts.knows(7, 1)
+    ghosts.remember(7, 1, 512, NOW - 3600, NOW, RATE)
+    place = ghosts.place_of(7, 1)
+    assert ghosts.heat(place) == 512
+    assert 3500 <= ghosts.age(place, NOW) <= 3700
+    ghosts.forget(place)
+    assert ghosts.place_of(7, 1) < 0
 
 
 def test_the_same_name_in_another_group_is_another():
     ghosts = Ghosts()
-    ghosts.remember(7, 1, 100)
-    assert not ghosts.knows(7, 2)
-    assert not ghosts.knows(8, 1)
+    remember(ghosts, [(7, 1)])
+    assert ghosts.place_of(7, 2) < 0
+    assert ghosts.place_of(8, 1) < 0
 
 
-def test_the_last_ones_are_known_and_the_first_ones_not():
+def test_a_crowd_of_cold_names_does_not_drive_out_the_hot():
     ghosts = Ghosts()
-    gone = names(20_000)
-    for name, group in gone:
-        ghosts.remember(name, group, 1024)
-    # One in five falls on the place of another.
-    assert sum(ghosts.knows(*pair) for pair in gone[-1000:]) > 750
-    assert not any(ghosts.knows(*pair) for pair in gone[:10_000])
+    hot = names(2000)
+    remember(ghosts, hot, heat=1024)
+    remember(ghosts, names(200_000, seed=2))
+    assert known(ghosts, hot) > 1800
 
 
-def test_more_entries_make_the_next_table_larger():
+def test_the_hot_are_forgotten_once_they_have_cooled():
     ghosts = Ghosts()
-    gone = names(200_000)
-    for name, group in gone:
-        ghosts.remember(name, group, 50_000)
-    assert sum(ghosts.knows(*pair) for pair in gone[-50_000:]) > 35_000
+    hot = names(2000)
+    remember(ghosts, hot, heat=512)
+    remember(ghosts, names(200_000, seed=2), now=NOW + 9 * 86400)
+    assert known(ghosts, hot) < 200
+
+
+def test_a_larger_table_knows_what_the_smaller_one_knew():
+    ghosts = Ghosts()
+    gone = names(5000)
+    remember(ghosts, gone)
+    before = known(ghosts, gone)
+    ghosts.hold(200_000)
+    assert len(ghosts) == 262_144
+    assert known(ghosts, gone) >= before
+    more = names(100_000, seed=2)
+    remember(ghosts, more)
+    assert known(ghosts, more) > 85_000
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), unique=True, min_size=1, max_size=50))
 def test_a_name_may_be_lost_but_is_not_made_up(pairs):
     ghosts = Ghosts()
-    for name, group in pairs[:-1]:
-        ghosts.remember(name, group, 100)
-    if ghosts.knows(*pairs[-1]):
-        rows = {(name or 1, (name ^ group) & 1023) for name, group in pairs[:-1]}
-        name, group = pairs[-1]
-        assert (name or 1, (name ^ group) & 1023) in rows
+    remember(ghosts, pairs[:-1])
+    name, group = pairs[-1]
+    if ghosts.place_of(name, group) >= 0:
+        assert name >> 16 or 1 in {other >> 16 or 1 for other, _ in pairs[:-1]}
 
 
 def test_a_dump_brings_them_back():
     ghosts, later = Ghosts(), Ghosts()
     gone = names(5000)
-    for name, group in gone:
-        ghosts.remember(name, group, 4096)
+    remember(ghosts, gone, heat=300)
     later.restore(*ghosts.dump())
-    assert [later.knows(*pair) for pair in gone] == [ghosts.knows(*pair) for pair in gone]
+    assert [later.place_of(*pair) for pair in gone] == [ghosts.place_of(*pair) for pair in gone]

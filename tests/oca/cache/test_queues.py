@@ -27,9 +27,8 @@ def test_a_line_is_first_in_first_out_and_anybody_may_leave(moves):
         assert len(line) == len(model)
 
 
-def test_a_slot_takes_thirty_bytes():
+def test_a_slot_takes_twenty_nine_bytes():
     columns = Columns()
     columns.reach(99_999)
-    widths = [column.itemsize for column in columns._wide]
-    assert sum(widths) + 2 == 30
-    assert len(columns) < 1.13 * 100_000
+    assert columns.row_bytes == 29
+    assert len(columns) < 1.07 * 100_000

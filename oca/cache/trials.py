@@ -1,0 +1,145 @@
+"""How long a reading should count: small caches that are only books try five half-lives on a sample of the extents.
+
+Where what is wanted changes within the hour (news, clips that go round) a long memory is wrong; where films are popular
+for weeks a short one is. No measure of the traffic told the two apart as well as trying (miniature simulation,
+Waldspurger et al., USENIX ATC '17). What each trial holds is a sample of names, so the cost and the memory are bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+_HOUR: Final = 3600.0
+HALF_LIVES: Final = (_HOUR / 6, 1.5 * _HOUR, 13 * _HOUR, 120 * _HOUR, 1080 * _HOUR)
+"""Nine-fold steps: between two neighbours the best ratio of a workload differs by about one in a hundred."""
+FIRST: Final = 3
+_SAMPLED: Final = 5
+"""One name in 2**5 takes part, at first: fewer as the cache grows."""
+_MOST: Final = 4096
+"""Extents that one trial holds at most, and ghosts."""
+_SAMPLE: Final = 5
+_FADES: Final = 0.9995
+_JUDGED_EVERY: Final = 256
+_BETTER: Final = 0.97
+"""Another half-life must miss so much less: changing costs a while of bad order."""
+
+
+class Trials:
+    def __init__(self, margin: float) -> None:
+        """`margin`: doublings by which a newcomer must be hotter than what it replaces."""
+        self.chosen = FIRST
+        self.mask = (1 << _SAMPLED) - 1
+        """Names whose masked bits are all zero take part."""
+        self._trials = [_Trial(half_life, margin) for half_life in HALF_LIVES]
+        self._shift = _SAMPLED
+        self._seen = 0
+
+    @property
+    def half_life(self) -> float:
+        return HALF_LIVES[self.chosen]
+
+    @property
+    def missed(self) -> list[float]:
+        """What each missed lately; comparable, no more."""
+        return [trial.missed for trial in self._trials]
+
+    def read(self, name: int, pages: int, capacity: int, now: float) -> bool:
+        """A sampled extent was asked for; `capacity` is of the real cache, in pages. Whether the choice has changed."""
+        for trial in self._trials:
+            trial.read(name, pages, capacity >> self._shift, now)
+        self._seen += 1
+        if self._seen % _JUDGED_EVERY:
+            return False
+        if max(map(len, self._trials)) > _MOST:
+            self._halve()
+        best = min(range(len(HALF_LIVES)), key=lambda number: self._trials[number].missed)
+        if self._trials[best].missed >= _BETTER * self._trials[self.chosen].missed:
+            return False
+        self.chosen = best
+        return True
+
+    def restore(self, chosen: int, missed: tuple[float, ...]) -> None:
+        if not 0 <= chosen < len(HALF_LIVES) or len(missed) != len(HALF_LIVES):
+            raise ValueError(f"a half-life of number {chosen}")
+        self.chosen = chosen
+        for trial, misses in zip(self._trials, missed, strict=True):
+            trial.missed = misses
+
+    def _halve(self) -> None:
+        bit = self.mask + 1
+        self.mask |= bit
+        self._shift += 1
+        for trial in self._trials:
+            trial.halve(bit)
+
+
+class _Trial:
+    """Values are in doublings here: moment / half-life + logarithm of the count, see heat.py."""
+
+    __slots__ = ("_ghosts", "_half_life", "_held", "_margin", "_used", "missed")
+
+    def __init__(self, half_life: float, margin: float) -> None:
+        self._half_life = half_life
+        self._margin = margin
+        self._held: OrderedDict[int, tuple[float, int]] = OrderedDict()
+        self._ghosts: OrderedDict[int, float] = OrderedDict()
+        self._used = 0
+        self.missed = 0.0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def read(self, name: int, pages: int, capacity: int, now: float) -> None:
+        self.missed *= _FADES
+        moment = now / self._half_life
+        entry = self._held.get(name)
+        if entry is not None:
+            self._held[name] = (_read_again(entry[0], moment), entry[1])
+            return
+        self.missed += pages
+        before = self._ghosts.pop(name, None)
+        value = moment if before is None else _read_again(before, moment)
+        if self._makes_room(value, capacity - pages):
+            self._held[name] = (value, pages)
+            self._used += pages
+        else:
+            self._remember(name, value)
+
+    def halve(self, bit: int) -> None:
+        """Names with this bit take part no longer."""
+        self._held = OrderedDict((name, entry) for name, entry in self._held.items() if not name & bit)
+        self._ghosts = OrderedDict((name, value) for name, value in self._ghosts.items() if not name & bit)
+        self._used = sum(pages for _, pages in self._held.values())
+
+    def _makes_room(self, value: float, most: int) -> bool:
+        """Whether a newcomer of this value may come in; then no more than `most` pages are held."""
+        is_first = True
+        while self._used > most and self._held:
+            coldest, (lowest, pages) = min(
+                (self._held.popitem(last=False) for _ in range(min(_SAMPLE, len(self._held)))), key=self._rotated
+            )
+            if is_first and value <= lowest + self._margin:
+                return False
+            is_first = False
+            del self._held[coldest]
+            self._used -= pages
+            self._remember(coldest, lowest)
+        return self._used <= most
+
+    def _rotated(self, item: tuple[int, tuple[float, int]]) -> float:
+        """Who was looked at goes to the end, so that the next look is at others."""
+        self._held[item[0]] = item[1]
+        return item[1][0]
+
+    def _remember(self, name: int, value: float) -> None:
+        self._ghosts[name] = value
+        if len(self._ghosts) > max(_MOST // 4, len(self._held)):
+            self._ghosts.popitem(last=False)
+
+
+def _read_again(value: float, moment: float) -> float:
+    """Its count, halved for each half-life that passed, and one."""
+    gap = value - moment
+    return moment + math.log2(1 + 2.0**gap) if gap < 40 else value

@@ -51,6 +51,9 @@ workers = 1
 [origin]
 # Nothing is fetched: port 9 would refuse.
 url = "http://127.0.0.1:9"
+[store]
+# The files are not there: the scrubber need not find out.
+scrub_days = 3650
 """
 _DEVICE = """
 [[device]]

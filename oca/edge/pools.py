@@ -72,6 +72,7 @@ class Pool:
         """When it answered last, or was asked first after having had nothing to do."""
         self._is_stalled = False
         self._accusing: asyncio.TimerHandle | None = None
+        self._told_at = float("-inf")
 
     def ask(self, key: tuple[bytes, int], work: Work, count: int, done: Done) -> Job:
         """Have the work done; `done` is told, on the loop and never at once, unless it leaves. Raises `GivenUp`."""
@@ -202,7 +203,7 @@ class Pool:
             self._is_stalled = True
             self._accuse()
         elif job.began_at is not None and now - job.began_at >= self._pools.store.read_timeout / 2:
-            self._pools.stalled(self._device, now - job.asked_at)
+            self._tell_keeper(now, now - job.asked_at)
         _tell(job, GivenUp("the device did not answer in time"))
         if self._is_stalled:
             for waiting in list(self._line):
@@ -211,9 +212,16 @@ class Pool:
 
     def _accuse(self) -> None:
         """Say that the device does not answer, now and again for as long as it does not, ever more seldom."""
-        silence = self.silent_for(time.monotonic())
-        self._pools.stalled(self._device, silence)
-        self._accusing = self._loop.call_later(silence, self._accuse)
+        now = time.monotonic()
+        silence = self.silent_for(now)
+        self._tell_keeper(now, silence)
+        self._accusing = self._loop.call_later(max(silence, self._pools.store.read_timeout), self._accuse)
+
+    def _tell_keeper(self, now: float, seconds: float) -> None:
+        """Reads that hang together are one trouble, which is told once: three make a device go offline."""
+        if now - self._told_at >= self._pools.store.read_timeout:
+            self._told_at = now
+            self._pools.stalled(self._device, seconds)
 
     def _drop(self, job: Job) -> None:
         """Have it skipped in line. What is being read goes on, and is known as hanging until it is back."""

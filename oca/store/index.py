@@ -448,7 +448,7 @@ class Index:
             return
         below = extent.below
         if change.keeps_below:
-            if below is not None:
+            if below is not None and below != change.device:
                 dropped.append((change.key, msgspec.structs.replace(extent, device=below, below=None)))
             below = extent.device
         else:

@@ -490,6 +490,11 @@ async def test_a_killed_writer_leaves_what_it_had_committed(tmp_path, acknowledg
     assert found in states
 
 
+def at(extent: ExtentRecord, device: int) -> ExtentRecord:
+    """As if it lay on this device alone."""
+    return msgspec.structs.replace(extent, device=device, below=None)
+
+
 class IndexMachine(RuleBasedStateMachine):
     """Random commits against dicts; the index is closed and opened, copied as after a power cut, and looked at."""
 
@@ -553,8 +558,12 @@ class IndexMachine(RuleBasedStateMachine):
         extent = extent_key(key, generation, number)
         known = self.extents.get(extent)
         moved = known is not None and (known.device, known.slot) != place
-        dropped = self.commit(AddBlock(extent, *place, block, crc, 4096))
-        assert dropped == ([(extent, known)] if moved else [])
+        gone = []
+        if moved:
+            gone = [(extent, known)]
+        elif known is not None and known.below is not None:
+            gone = [(extent, at(known, known.below))]
+        assert self.commit(AddBlock(extent, *place, block, crc, 4096)) == gone
         before = ExtentRecord(*place, 0, b"", 0) if known is None or moved else known
         self.extents[extent] = with_block(before, block, crc, 4096)
 
@@ -571,6 +580,77 @@ class IndexMachine(RuleBasedStateMachine):
         del self.extents[extent]
         if not any(other[:16] == extent[:16] for other in self.extents):
             self.objects.pop(extent[:16], None)
+
+    @precondition(lambda self: self.extents)
+    @rule(data=st.data(), device=st.integers(0, 3), keeps_below=st.booleans(), is_as_copied=st.booleans())
+    def move_extent(self, data, device, keeps_below, is_as_copied):
+        extent = data.draw(st.sampled_from(sorted(self.extents)))
+        known = self.extents[extent]
+        if device == known.device:
+            return
+        copied = known if is_as_copied else with_block(known, 0, known.present, 4096)
+        dropped = self.commit(MoveExtent(extent, copied, device, keeps_below))
+        if copied.sums != known.sums or copied.present != known.present:
+            assert dropped == []
+            return
+        places = {known.device, known.below} - {None}
+        below = known.device if keeps_below else None if known.below == device else known.below
+        self.extents[extent] = msgspec.structs.replace(known, device=device, below=below)
+        assert {(key, record.device) for key, record in dropped} == {
+            (extent, place) for place in places - {device, below}
+        }
+
+    @precondition(lambda self: self.extents)
+    @rule(data=st.data(), device=st.integers(0, 3), slot=st.sampled_from([None, 1, 2]))
+    def drop_copy(self, data, device, slot):
+        extent = data.draw(st.sampled_from(sorted(self.extents)))
+        known = self.extents[extent]
+        dropped = self.commit(DropCopy(extent, device, slot))
+        if device not in (known.device, known.below) or slot not in (None, known.slot):
+            assert dropped == []
+            return
+        assert dropped == [(extent, at(known, device))]
+        left = known.below if device == known.device else known.device
+        if left is not None:
+            self.extents[extent] = at(known, left)
+            return
+        del self.extents[extent]
+        self.drop_from_model(extent[:16], gone=False)
+
+    @rule(key=keys, generation=generations, until=st.sampled_from([0.0, 1e9]))
+    def pledge(self, key, generation, until):
+        assert self.commit(Pledge(key, generation, until)) == []
+        for extent, known in self.extents.items():
+            if extent.startswith(key + generation.to_bytes(8, "big")):
+                self.extents[extent] = msgspec.structs.replace(known, pledged_until=until)
+
+    @rule(
+        path=st.sampled_from(paths),
+        generation=generations,
+        number=st.integers(0, 1),
+        slot=st.integers(1, 2),
+        is_as_known=st.booleans(),
+    )
+    def adopt_extent(self, path, generation, number, slot, is_as_known):
+        key = object_key(path)
+        extent = extent_key(key, generation, number)
+        known, held = self.extents.get(extent), self.objects.get(key)
+        found = with_block(ExtentRecord(2, slot, 0, b"", 0), 3, slot, 4096)
+        record = ObjectRecord(path, generation, 99, generated_at=1.0)
+        dropped = self.commit(AdoptExtent(extent, known if is_as_known else found, found, record))
+        if (not is_as_known and known != found) or (held is not None and held.generation > generation):
+            assert dropped == []
+            return
+        older = {
+            other: self.extents.pop(other)
+            for other in sorted(self.extents)
+            if held is not None and held.generation < generation and other[:16] == key and other[:24] != extent[:24]
+        }
+        gone = [] if known is None else [place for place in (known.device, known.below) if place not in (None, 2)]
+        assert dropped == [*older.items(), *((extent, at(known, place)) for place in gone)]
+        self.extents[extent] = found
+        if held is None or held.generation < generation or held.generated_at < 1.0:
+            self.objects[key] = record
 
     @rule(key=keys, unless=st.sampled_from([None, 1, 2]))
     def drop_object(self, key, unless):

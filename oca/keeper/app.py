@@ -57,7 +57,7 @@ async def run_keeper(
         asyncio.TaskGroup() as group,
     ):
         spawner = Spawner(group)
-        shelves = Shelves(index, board, time.time)
+        shelves = Shelves(index, board, time.time, settings.store.pledge_share)
         counters = Counters(CounterMemory(counters_fd, ROWS * WORDS))
         rack = Rack(shelves, index, settings.store, time.time, counters.device_reads)
         await rack.start(settings.device, settings.appliance.id, settings.appliance.state_dir)

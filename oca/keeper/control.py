@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from oca.cache.keys import BLOCK_BYTES, object_key
 from oca.cache.records import ObjectRecord
-from oca.errors import OcaError
+from oca.errors import OcaError, OrderRefused
 from oca.http.refusal import Refused
 from oca.http.target import canonical_path
 from oca.keeper.bodies import MOST_BYTES, body
@@ -22,7 +22,7 @@ from oca.keeper.desk import Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
 from oca.keeper.library import Library, Spawner
-from oca.settings import Settings
+from oca.settings import Settings, Tier
 from oca.store.board import Board
 from oca.store.index import Index
 from oca.store.rack import Rack
@@ -52,6 +52,8 @@ class PrefetchOrder(msgspec.Struct, forbid_unknown_fields=True):
     stop: int | None = None
     pledged_until: float = 0.0
     """Seconds since 1970 before which what is brought is not evicted."""
+    tier: Tier | None = None
+    """Where what is brought and pledged is put; the slowest tier if it is not said."""
 
 
 class PledgeOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -218,8 +220,10 @@ class Control:
         path = _canonical(order.path)
         if order.start < 0 or (order.stop is not None and order.stop <= order.start):
             raise web.HTTPBadRequest(text="start and stop are not a span of bytes: 0 <= start < stop")
+        if order.tier is not None and not order.pledged_until:
+            raise web.HTTPBadRequest(text="tier is for what is pledged: give pledged_until as well")
         if order.pledged_until:
-            self._check_pledge()
+            self._check_pledge(order.pledged_until)
         if self._prefetching >= _PREFETCHES:
             raise web.HTTPTooManyRequests(text=f"{_PREFETCHES} prefetches are waiting already")
         self._prefetching += 1
@@ -235,7 +239,7 @@ class Control:
                     return
                 stop = min(order.stop or record.size, record.size)
                 if order.pledged_until:
-                    await self._library.pledge(answer.key, order.pledged_until)
+                    await self._library.pledge(answer.key, order.pledged_until, order.tier)
                 if stop > order.start:
                     await self._library.bring(answer.key, record, order.start, stop, _PREFETCH_WINDOW)
         finally:
@@ -248,11 +252,13 @@ class Control:
         if self._index.object(key) is None:
             raise web.HTTPNotFound(text=f"{path} is not held")
         if order.until:
-            self._check_pledge()
+            self._check_pledge(order.until)
         await self._library.pledge(key, order.until)
         return web.json_response({"path": path, "pledged_until": order.until})
 
-    def _check_pledge(self) -> None:
+    def _check_pledge(self, until: float) -> None:
+        if until <= time.time():
+            raise web.HTTPBadRequest(text=f"{until}: is past already; allowed: seconds since 1970, in the future")
         share, most = self._shelves.pledged_share, self._settings.store.pledge_share
         if share >= most:
             raise web.HTTPConflict(
@@ -276,5 +282,7 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except web.HTTPException as error:
         return web.json_response({"error": error.text}, status=error.status)
+    except OrderRefused as error:
+        return web.json_response({"error": str(error)}, status=error.status)
     except OcaError as error:
         return web.json_response({"error": str(error)}, status=502)

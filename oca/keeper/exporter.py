@@ -177,6 +177,14 @@ class Exporter(Collector):
             _add_standing(standing, names, Standing.OFFLINE)
         yield from (used, capacity, up, standing, faults)
         yield GaugeMetricFamily("oca_health", "Share of the devices' room that is well.", value=self._rack.health)
+        yield GaugeMetricFamily(
+            "oca_pledged_ratio",
+            "Share of the devices' room that fill keeps from eviction.",
+            value=self._shelves.pledged_share,
+        )
+        yield CounterMetricFamily(
+            "oca_unpledged_blocks", "Blocks of fill that are kept without a pledge.", value=self._shelves.unpledged
+        )
         yield from self._moves()
         objects, extents = self._index.counts()
         yield GaugeMetricFamily("oca_index_objects", "Objects in the index.", value=objects)

@@ -35,7 +35,7 @@ from oca.keeper.sources import Source, ask, fields_of
 from oca.settings import Settings
 from oca.store.index import Index
 from oca.store.rebuild import import_object
-from oca.store.shelves import Keeping, Shelves
+from oca.store.shelves import Keeping, Promise, Shelves
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +162,8 @@ class Library:
         self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
         self._memory = asyncio.Semaphore(settings.fetch.max_flights)
         self._losing: dict[ExtentKey, asyncio.Task[None]] = {}
-        self._pledges: dict[ObjectKey, float] = {}
-        """Objects that nightly fill is bringing, and until when they are not evicted."""
+        self._promises: dict[ObjectKey, Promise] = {}
+        """Objects that nightly fill is bringing."""
         self._last_generation = 0
         self._private = 0
         self._resting = 0
@@ -722,7 +722,7 @@ class Library:
                         flight.block,
                         flight.content(),
                         lambda: not live.is_purged,
-                        self._pledges.get(live.key, 0.0),
+                        self._promises.get(live.key),
                     )
                 )
         if not kept and self._resting < self._fetch.max_flights // 2:
@@ -778,18 +778,18 @@ class Library:
         finally:
             del self._losing[extent]
 
-    async def pledge(self, key: ObjectKey, until: float) -> None:
-        """What is held of an object, and what is brought of it from now on, is not evicted before `until`; 0: it is
-        again like everything else.
+    async def pledge(self, key: ObjectKey, until: float, tier: str | None = None) -> None:
+        """What is held of an object, and what is brought of it from now on, is not evicted before `until`, and what is
+        brought is put on `tier`; 0: it is again like everything else.
         """
         record = self._indexed(key)
         if until:
-            self._pledges[key] = until
-            if len(self._pledges) > _PLEDGES:
+            self._promises[key] = Promise(until, tier)
+            if len(self._promises) > _PLEDGES:
                 now = time.time()
-                self._pledges = {held: end for held, end in self._pledges.items() if end > now}
+                self._promises = {held: one for held, one in self._promises.items() if one.until > now}
         else:
-            self._pledges.pop(key, None)
+            self._promises.pop(key, None)
         if record is not None:
             await self._shelves.pledge(key, record.generation, until)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from enum import StrEnum
 from typing import Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -28,6 +29,13 @@ from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE: Final = 8
+"""Moves that the policy wants, under way at once."""
+_SEEK: Final = 0.0115
+_HDD_BPS: Final = 143e6
+"""A read takes a disk's head this long and its bytes at this rate (constants of BCacheSim, measured at Meta)."""
+_HEAD_SHARE: Final = 0.1
+"""Of an hdd's head time that promotions may take; more would cost viewers more than it saves them."""
 _IDLE: Final = 1.0
 """Seconds between looks for something to move."""
 _BREATH: Final = 0.02
@@ -102,13 +110,33 @@ class Mover:
         self.bytes: Counter[str] = Counter()
         """Written by moves, by tier."""
         self.failed = 0
+        self._heads: WeakKeyDictionary[Shelf, asyncio.Lock] = WeakKeyDictionary()
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever: some moves at once, so that one slow disk does not keep the others waiting."""
         await self._shelves.loaded()
-        while True:
-            if not await self.turn():
-                await self._sleep(_IDLE)
+        drains: dict[Shelf, asyncio.Task[bool]] = {}
+        moves: set[asyncio.Task[bool]] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                while len(moves) < _AT_ONCE and (move := self._shelves.policy.next_move(self._clock())) is not None:
+                    moves.add(group.create_task(self._follow(move), name=f"move slot {move.slot}"))
+                for shelf in self._drained():
+                    if shelf not in drains:
+                        drains[shelf] = group.create_task(self._drain_some(shelf), name=f"drain {shelf.path}")
+                under_way = [*moves, *drains.values()]
+                if under_way:
+                    await asyncio.wait(under_way, timeout=_IDLE, return_when=asyncio.FIRST_COMPLETED)
+                has_moved = any(task.done() and task.result() for task in under_way)
+                moves = {task for task in moves if not task.done()}
+                drains = {shelf: task for shelf, task in drains.items() if not task.done()}
+                if not has_moved:
+                    await self._sleep(_IDLE)
+
+    def _drained(self) -> list[Shelf]:
+        policy = self._shelves.policy
+        shelves = [shelf for shelf in self._shelves.shelves if shelf.wish == DRAIN and shelf.can_read]
+        return [shelf for shelf in shelves if policy.used_bytes(shelf.number)]
 
     async def turn(self) -> bool:
         """One move that the policy wants, and one off each device that is drained. False if there was nothing to do."""
@@ -116,7 +144,7 @@ class Mover:
         move = self._shelves.policy.next_move(self._clock())
         if move is not None:
             busy = await self._follow(move)
-        for shelf in [shelf for shelf in self._shelves.shelves if shelf.wish == DRAIN and shelf.can_read]:
+        for shelf in self._drained():
             busy = await self._drain_some(shelf) or busy
         return busy
 
@@ -196,7 +224,8 @@ class Mover:
                     if length <= 0:
                         return False  # The object's record is of another mind: whoever reads it finds out.
                     await self._pace.spend(length)
-                    content = await self._read(source, key, offset, length, extent.sum_of(place))
+                    rests = reason is not MoveCause.DRAINED
+                    content = await self._read(source, key, offset, length, extent.sum_of(place), rests=rests)
                     await target.do(
                         lambda offset=offset, content=content, is_first=is_first: target.folder.copy_block(  # type: ignore[misc]
                             key, offset, content, is_first=is_first
@@ -231,16 +260,30 @@ class Mover:
             return False
         return has_moved
 
-    async def _read(self, source: Shelf, key: ExtentKey, offset: int, length: int, crc: int) -> memoryview:
-        """A block, read when no viewer waits for the disk; after some seconds even so, or a busy disk could never be
-        drained.
-        """
+    async def _read(
+        self, source: Shelf, key: ExtentKey, offset: int, length: int, crc: int, *, rests: bool
+    ) -> memoryview:
+        """A block. What moves for the sake of later viewers leaves an hdd's head to those of now most of the time."""
+        if not rests or source.level is not Level.HDD:
+            async with self._turn(source):
+                return await source.do(lambda: source.folder.read_block(key, offset, length, crc))
+        async with self._heads.setdefault(source, asyncio.Lock()):
+            async with self._turn(source):
+                content = await source.do(lambda: source.folder.read_block(key, offset, length, crc))
+            head = _SEEK + length / _HDD_BPS
+            await self._sleep(head / _HEAD_SHARE - head)
+        return content
+
+    @asynccontextmanager
+    async def _turn(self, source: Shelf) -> AsyncIterator[None]:
+        """When no viewer waits for the disk; after some seconds even so, or a busy disk could never be drained."""
         for _ in range(_STANDS_BACK):
             with self._try_turn(source.number, self._depth_of(source.tier)) as is_ours:
                 if is_ours:
-                    return await source.do(lambda: source.folder.read_block(key, offset, length, crc))
+                    yield
+                    return
             await self._sleep(_BREATH)
-        return await source.do(lambda: source.folder.read_block(key, offset, length, crc))
+        yield
 
     async def _clear(self, target: Shelf, key: ExtentKey) -> None:
         """What was begun on the target goes."""

@@ -44,7 +44,7 @@ from oca.cache.records import (
     with_block,
 )
 from oca.cache.slots import Slots
-from oca.errors import DeviceFault, DeviceFull, ExtentDamaged, IndexUnusable, StoreError
+from oca.errors import DeviceFault, DeviceFull, ExtentDamaged, IndexUnusable, OrderRefused, StoreError
 from oca.store.board import Board
 from oca.store.index import (
     AddBlock,
@@ -69,6 +69,15 @@ _WHEREABOUTS: Final = 5.0
 """Seconds for a look whether a device is still where it was."""
 
 
+class Promise(msgspec.Struct, frozen=True):
+    """What nightly fill was promised of an object."""
+
+    until: float
+    """Seconds since 1970 before which it is not evicted."""
+    tier: str | None = None
+    """Where it is to be put; None: on the slowest tier there is, which has most room."""
+
+
 class Keeping(msgspec.Struct, frozen=True):
     """A block to be kept."""
 
@@ -78,19 +87,22 @@ class Keeping(msgspec.Struct, frozen=True):
     content: memoryview
     is_wanted: Callable[[], bool]
     """False once the object was purged: asked after the write, before the commit."""
-    pledged_until: float = 0.0
+    promise: Promise | None = None
 
 
 class Shelves:
-    def __init__(self, index: Index, board: Board, clock: Callable[[], float]) -> None:
+    def __init__(self, index: Index, board: Board, clock: Callable[[], float], pledge_share: float = 1.0) -> None:
         self._index = index
         self._board = board
         self._clock = clock
+        self._pledge_share = pledge_share
         self.slots = Slots()
         self.policy = Policy()
         self.admissions: Counter[AdmitReason] = Counter()
         self.written: Counter[str] = Counter()
         """Bytes of blocks that were kept, by tier."""
+        self.unpledged = 0
+        """Blocks of fill that are kept without a pledge: the device had no more to give."""
         self._shelves: dict[int, Shelf] = {}
         self._pinned: set[int] = set()
         """Slots that are being written to or moved: they can't be evicted."""
@@ -363,10 +375,40 @@ class Shelves:
             await self._make_room(shelf, 0)
 
     async def pledge(self, key: ObjectKey, generation: int, until: float) -> None:
-        """What is held of an object is not evicted before `until`."""
+        """What is held of an object is not evicted before `until`; 0: it is again like everything else.
+
+        Raises `OrderRefused` if that were more of a device than may be pledged.
+        """
+        extents = self._index.extents_of(key, generation)
+        if until:
+            more: Counter[int] = Counter()
+            for _, extent in extents:
+                if extent.pledged_until <= self._clock():
+                    more[extent.device] += extent.used_bytes
+            for number, size in more.items():
+                shelf = self._shelves.get(number)
+                if shelf is not None and not self.may_pledge(shelf, size):
+                    raise OrderRefused(
+                        409,
+                        f"{shelf.path}: no more than {self._pledge_share:.0%} of a device may be pledged "
+                        "(store.pledge_share)",
+                    )
         await self._index.apply(Pledge(key, generation, until))
-        for _, extent in self._index.extents_of(key, generation):
-            self.policy.pledge(extent.slot, until)
+        for _, extent in extents:
+            self.policy.pledge(extent.slot, until or self._clock())
+
+    def may_pledge(self, shelf: Shelf, size: int) -> bool:
+        """Whether so much more of a device may be kept from eviction."""
+        return self.policy.pledged_bytes(shelf.number) + size <= self._pledge_share * shelf.capacity
+
+    def _pledged_until(self, shelf: Shelf, block: Keeping, size: int) -> float:
+        """What is more than may be pledged is kept like everything else."""
+        if block.promise is None:
+            return 0.0
+        if self.may_pledge(shelf, size):
+            return block.promise.until
+        self.unpledged += 1
+        return 0.0
 
     @property
     def pledged_share(self) -> float:
@@ -481,6 +523,8 @@ class Shelves:
         if home is not None and home.can_read:
             # Of a device that is read but not written nothing is given up for one block more.
             return [home] if home.can_write else []
+        if block.promise is not None:
+            return self._promised(key, block.promise)
         start = block.block // EXTENT_BLOCKS * EXTENT_BYTES
         expected = min(EXTENT_BYTES, on_disk(block.record.size - start))
         group = group_of(block.record.path, block.record.size)
@@ -489,6 +533,14 @@ class Shelves:
         if admission.level is None:
             return []
         return self.ranked(key, admission.level)[:2]
+
+    def _promised(self, key: ExtentKey, promise: Promise) -> list[Shelf]:
+        """What fill brings was chosen by a forecast: it passes no probation."""
+        levels = sorted({s.level for s in self._shelves.values() if s.can_write and s.tier != MEMORY}, reverse=True)
+        if promise.tier is not None:
+            wanted = Level[promise.tier.upper()]
+            levels.sort(key=lambda level: abs(level - wanted))
+        return [shelf for level in levels for shelf in self.ranked(key, level)[:2]]
 
     def ranked(self, key: ExtentKey, level: Level) -> list[Shelf]:
         """Devices of a tier that are written to, by weighted rendezvous."""
@@ -513,7 +565,8 @@ class Shelves:
             if not holds:
                 # What a killed appliance was just writing, or what was just evicted.
                 await shelf.do(lambda: shelf.folder.remove(key))
-            growing = extent or ExtentRecord(shelf.number, slot, 0, b"", 0, group, pledged_until=block.pledged_until)
+            until = self._pledged_until(shelf, block, size)
+            growing = extent or ExtentRecord(shelf.number, slot, 0, b"", 0, group, pledged_until=until)
 
             def label(crc: int) -> bytes:
                 return encode(Label(block.record, with_block(growing, place, crc, size)))
@@ -524,11 +577,11 @@ class Shelves:
                 return False
             dropped = await self._index.apply(
                 PutObject(block.key, block.record),
-                AddBlock(key, shelf.number, slot, place, crc, size, group, block.pledged_until),
+                AddBlock(key, shelf.number, slot, place, crc, size, group, until),
             )
             self._board.raise_stamp(block.key)
-            if block.pledged_until:
-                self.policy.pledge(slot, block.pledged_until)
+            if until:
+                self.policy.pledge(slot, until)
             self.written[shelf.tier] += size
             self.signal(shelf, Signal.GOOD)
             await self._forget_dropped(dropped, alone_with=key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -45,7 +46,8 @@ class Bay:
     def __init__(self, root, board) -> None:
         self.root = root
         self.board = board
-        self.now = 1000.0
+        self.now = 1e9
+        self.pledge_share = 1.0
         self.index: Index
         self.shelves: Shelves
         self._exit = contextlib.AsyncExitStack()
@@ -53,11 +55,16 @@ class Bay:
     async def start(self, **devices: int | tuple[str, int]) -> None:
         """Devices by name, with what the cache may use of each, and its tier if it is not nvme."""
         self.index = await self._exit.enter_async_context(Index(str(self.root / "index")))
-        self.shelves = Shelves(self.index, self.board, lambda: self.now)
+        self.shelves = Shelves(self.index, self.board, lambda: self.now, self.pledge_share)
         self.rack = Rack(self.shelves, self.index, Store(probation=Bytes(0)), lambda: self.now)
-        self.mover = Mover(self.shelves, self.index, Pace(0.0, lambda: self.now), lambda: self.now)
+        self.mover = Mover(self.shelves, self.index, Pace(0.0, lambda: self.now), lambda: self.now, sleep=self.rest)
         await self.rack.start(self.device(name, what) for name, what in devices.items())
         await self.shelves.load()
+
+    async def rest(self, seconds: float) -> None:
+        """Time that is slept costs none."""
+        self.now += seconds
+        await asyncio.sleep(0)
 
     def device(self, name: str, what: int | tuple[str, int]) -> Device:
         tier, capacity = what if isinstance(what, tuple) else ("nvme", what)
@@ -68,12 +75,14 @@ class Bay:
             self.shelves.close()
         await self._exit.aclose()
 
-    def keeping(self, path="/a", block=0, *, generation=1, length=PAGE, is_wanted=lambda: True) -> Keeping:
+    def keeping(
+        self, path="/a", block=0, *, generation=1, length=PAGE, is_wanted=lambda: True, promise=None
+    ) -> Keeping:
         """A whole block, or one shorter than that, which is then the last of its object."""
         size = (block + 1) * BLOCK_BYTES if length == BLOCK_BYTES else block * BLOCK_BYTES + length
         record = ObjectRecord(path, generation, max(size, 16 * BLOCK_BYTES if length == BLOCK_BYTES else 0))
         content = memoryview(content_of(path, generation, block, length))
-        return Keeping(object_key(path), record, block, content, is_wanted)
+        return Keeping(object_key(path), record, block, content, is_wanted, promise)
 
     async def keep(self, *args, **others) -> bool:
         return await self.shelves.keep(self.keeping(*args, **others))

@@ -200,6 +200,32 @@ async def test_where_there_is_no_other_device_a_drain_waits(bay):
     bay.is_settled()
 
 
+# --- As it runs -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_should_move_and_what_is_drained_moves_while_it_runs(bay):
+    await bay.start(slow=("hdd", 64 * BLOCK_BYTES), other=("hdd", 64 * BLOCK_BYTES), fast=64 * BLOCK_BYTES)
+    names = [f"/{number}" for number in range(8)]
+    for name in names:
+        assert await bay.keep(name, 0, length=PAGE)
+    for name in names[:4]:
+        await read_often(bay, name)
+    drained = max(("slow", "other"), key=lambda name: len(bay.files(name)))
+    bay.rack.drain(bay.shelf(drained))
+
+    async def soon(_):
+        await asyncio.sleep(0)
+
+    bay.mover._sleep = soon
+    running = asyncio.create_task(bay.mover.run())
+    async with asyncio.timeout(30):
+        while bay.files(drained) or any(tier_of(bay, name) != "nvme" for name in names[:4]):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    bay.is_settled()
+
+
 # --- Pace -------------------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +266,8 @@ async def test_moves_stand_back_from_a_disk_that_viewers_read(tmp_path, board):
     assert await bay.keep("/a", 0, length=BLOCK_BYTES)
     await read_often(bay)
     assert await bay.mover.turn()
-    assert asked == ["turn", "back", "sleep", "turn", "back"]
+    # The last sleep is the rest that the head of an hdd is given.
+    assert asked == ["turn", "back", "sleep", "turn", "back", "sleep"]
     await bay.stop()
 
 

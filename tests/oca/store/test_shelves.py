@@ -15,7 +15,7 @@ from oca.errors import IndexUnusable, OrderRefused
 from oca.settings import Bytes, Device, Store, Tier
 from oca.store.index import AddBlock, Index, PutObject
 from oca.store.rack import AddOrder, Rack
-from oca.store.shelves import Shelves
+from oca.store.shelves import Promise, Shelves
 from tests.oca.store.bay import PAGE, Bay, content_of
 
 
@@ -266,6 +266,66 @@ async def test_the_holes_of_a_file_that_lost_its_bytes_are_never_marked_present(
     rack.is_settled()
     assert await rack.keep("/a", 2, length=BLOCK_BYTES)
     rack.is_settled()
+
+
+# --- Pledges ----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_fill_brought_is_not_evicted_before_its_time(rack):
+    await rack.start(disk=5 * PAGE)
+    until = rack.now + 86400
+    assert await rack.keep("/pledged", promise=Promise(until))
+    assert rack.extent("/pledged").pledged_until == until
+    for number in range(30):
+        await rack.keep(f"/{number}")
+    assert rack.extent("/pledged") is not None
+    later = await again(rack, disk=5 * PAGE)
+    for number in range(30, 60):
+        await later.keep(f"/{number}")
+    assert later.extent("/pledged") is not None
+    later.now = until + 7200
+    for number in range(60, 120):
+        await later.keep(f"/{number}")
+    assert later.extent("/pledged") is None
+    later.is_settled()
+    await later.stop()
+
+
+async def test_a_purge_takes_what_is_pledged(rack):
+    await rack.start(disk=5 * PAGE)
+    assert await rack.keep("/pledged", promise=Promise(rack.now + 86400))
+    await rack.shelves.drop([object_key("/pledged")])
+    assert rack.extent("/pledged") is None
+    assert rack.shelves.pledged_share == 0.0
+    rack.is_settled()
+
+
+async def test_no_more_of_a_device_is_pledged_than_is_allowed(rack):
+    rack.pledge_share = 0.5
+    await rack.start(disk=10 * PAGE)
+    for number in range(8):
+        assert await rack.keep(f"/{number}", promise=Promise(rack.now + 86400))
+    assert rack.shelves.pledged_share == 0.5
+    assert rack.shelves.unpledged == 3
+    pledged = [number for number in range(8) if rack.extent(f"/{number}").pledged_until]
+    assert len(pledged) == 5
+    other = next(number for number in range(8) if number not in pledged)
+    with pytest.raises(OrderRefused, match="no more than 50% of a device"):
+        await rack.shelves.pledge(object_key(f"/{other}"), 1, rack.now + 86400)
+    # A pledge that is taken back, and one that is renewed, need no room.
+    await rack.shelves.pledge(object_key(f"/{pledged[0]}"), 1, rack.now + 2 * 86400)
+    await rack.shelves.pledge(object_key(f"/{pledged[1]}"), 1, 0.0)
+    rack.is_settled()
+
+
+async def test_what_fill_brings_goes_where_it_is_told(rack):
+    await rack.start(slow=("hdd", 20 * PAGE), fast=20 * PAGE)
+    assert await rack.keep("/cold", promise=Promise(rack.now + 86400))
+    assert await rack.keep("/hot", promise=Promise(rack.now + 86400, "nvme"))
+    assert await rack.keep("/warm", promise=Promise(rack.now + 86400, "ssd"))
+    assert rack.shelves.shelf(rack.extent("/cold").device).tier == "hdd"
+    assert rack.shelves.shelf(rack.extent("/hot").device).tier == "nvme"
+    assert rack.extent("/warm") is not None  # There is no ssd: the next best.
 
 
 # --- Devices that fail, come and go -----------------------------------------------------------------------------------

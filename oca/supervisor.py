@@ -43,6 +43,8 @@ _KEEPER_MEMORY: Final = {
     "MALLOC_TOP_PAD_": str(16 * 1024 * 1024),
 }
 _KEEPER_END: Final = 10.0
+_KILLED: Final = 5.0
+"""Seconds in which a killed process goes, unless the kernel holds it."""
 _ENDS_AFTER_DRAIN: Final = 5.0
 
 
@@ -388,7 +390,17 @@ async def _ended(processes: list[asyncio.subprocess.Process], limit: float) -> N
             if process.returncode is None:
                 log.warning("pid %d does not end and is killed", process.pid)
                 _signal(process, signal.SIGKILL)
-        await asyncio.gather(*(process.wait() for process in processes))
+        await _gone(processes)
+
+
+async def _gone(processes: list[asyncio.subprocess.Process]) -> None:
+    """Wait for killed processes. One that hangs in the kernel, on a disk that gives no answer, is not waited for."""
+    try:
+        async with asyncio.timeout(_KILLED):
+            await asyncio.gather(*(process.wait() for process in processes))
+    except TimeoutError:
+        left = [process.pid for process in processes if process.returncode is None]
+        log.error("killed, but still in the kernel, which waits for a disk: %s", left)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

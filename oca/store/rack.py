@@ -477,6 +477,7 @@ class Rack:
             if shelf is None or all_reads <= 0:
                 continue
             if slow > 0:
+                shelf.errors[Fault.SLOW] += slow
                 self._shelves.signal(shelf, Signal.SLOW_READ, f"{slow} of {all_reads} reads were slow", slow)
             if all_reads > slow:
                 self._shelves.signal(shelf, Signal.GOOD, count=all_reads - slow)

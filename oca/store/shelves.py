@@ -286,6 +286,9 @@ class Shelves:
 
     async def lose_alone(self, key: ExtentKey, slot: int, reason: str, shelf: Shelf, fault: Fault) -> None:
         """As `lose`, for who is alone with the extent already."""
+        extent = self._index.extent(key)
+        if extent is None or extent.slot != slot or shelf.number not in (extent.device, extent.below):
+            return  # It was evicted or moved while somebody opened it.
         log.warning("extent %s is lost on %s: %s", key.hex(), shelf.path, reason)
         if fault in (Fault.MISSING, Fault.SHORT) and not await self.is_in_place(shelf):
             return
@@ -447,8 +450,8 @@ class Shelves:
     def failed(self, shelf: Shelf, error: StoreError) -> None:
         """A write to a device, or a removal, failed."""
         log.warning("device %s: %s", shelf.path, error)
-        if not isinstance(error, DeviceFault):
-            return  # Our own shortage, of descriptors or memory.
+        if not isinstance(error, DeviceFault) or not shelf.can_read:
+            return  # Our own shortage, of descriptors or memory; or it was let go under the work.
         fault = Fault(error.fault)
         shelf.errors[fault] += 1
         signal = {Fault.IO: Signal.WRITE_ERROR, Fault.MISSING: Signal.VANISHED}.get(fault) or signal_of(fault)

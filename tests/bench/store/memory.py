@@ -23,7 +23,7 @@ _NOW: Final = 1_750_000_000.0
 _SIZE: Final = 64 << 20
 _EVICTED: Final = 500
 """From each device."""
-_STRIDE: Final = 7_654_321
+_STRIDE: Final = (1 << 31) - 1
 """Prime: slots come in another order than keys, as in an index that was long in use."""
 
 

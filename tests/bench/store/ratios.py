@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -103,7 +104,8 @@ def _run(plan: Plan) -> dict[tuple[Family, Unit, float, str], Row]:
     checked = min(plan.sizes, key=lambda size: abs(size - _CHECKED))
     rows = {}
     began = time.monotonic()
-    with ProcessPoolExecutor(max(1, len(cores().all)), multiprocessing.get_context("fork")) as processes:
+    forked = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(len(cores().all), forked, _end_at_once) as processes:
         futures: dict[Future[Row], tuple[Family, Unit, float, str]] = {
             processes.submit(_row, family, unit, size, name, plan): (family, unit, size, name)
             for name in names
@@ -122,8 +124,15 @@ def _run(plan: Plan) -> dict[tuple[Family, Unit, float, str], Row]:
                 )
         except BaseException:
             processes.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
             raise
     return rows
+
+
+def _end_at_once() -> None:
+    """In a process of the pool, which inherits what we do on SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _row(family: Family, unit: Unit, size: float, name: str, plan: Plan) -> Row:

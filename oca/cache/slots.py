@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from typing import Final
 
 from oca.cache.keys import ExtentKey
@@ -13,14 +14,19 @@ _KEY: Final = 28
 class Slots:
     """Gives numbers, takes them back, and knows the key of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, resting: int = 0) -> None:
+        """So many of the numbers that were given back last are not given again yet: a late report must not hit whoever
+        would have got the number.
+        """
         self._keys = bytearray()
         self._taken = bytearray()
         self._free = array("I")
+        self._most_resting = resting
+        self._resting: deque[int] = deque()
 
     def __len__(self) -> int:
         """How many slots are taken."""
-        return len(self._taken) - len(self._free)
+        return len(self._taken) - len(self._free) - len(self._resting)
 
     @property
     def size(self) -> int:
@@ -52,6 +58,7 @@ class Slots:
 
     def settle(self) -> None:
         """After the last `restore`: numbers that nobody claimed are free."""
+        self._resting.clear()
         self._free = array("I", (slot for slot, taken in enumerate(self._taken) if not taken))
 
     def key_of(self, slot: int) -> ExtentKey | None:
@@ -63,7 +70,9 @@ class Slots:
     def give_back(self, slot: int) -> None:
         if self._taken[slot]:
             self._taken[slot] = 0
-            self._free.append(slot)
+            self._resting.append(slot)
+            if len(self._resting) > self._most_resting:
+                self._free.append(self._resting.popleft())
 
     def _set(self, slot: int, key: ExtentKey) -> None:
         self._keys[_KEY * slot : _KEY * (slot + 1)] = key

@@ -27,7 +27,15 @@ from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ExtentKey, ObjectKey, blo
 from oca.cache.ladder import Ladder, retry_delay
 from oca.cache.records import ObjectRecord
 from oca.cache.verdicts import Answer, Beyond, Negative, Part, Unchanged, Version, Whole, judge
-from oca.errors import FetchReason, GenerationChanged, NoSourceAnswered, OcaError, RequestRefused, SourceError
+from oca.errors import (
+    FetchReason,
+    GenerationChanged,
+    IndexUnusable,
+    NoSourceAnswered,
+    OcaError,
+    RequestRefused,
+    SourceError,
+)
 from oca.http.dates import format_date
 from oca.ipc import Want
 from oca.keeper.flights import Flight, Landing, Stage
@@ -218,8 +226,14 @@ class Library:
         return self._indexed(key) or self._negatives.get(key)
 
     def _indexed(self, key: ObjectKey) -> ObjectRecord | None:
-        """What the index says, unless a purge is about to take it out."""
-        return None if key in self._purging else self._index.object(key)
+        """What the index says, unless a purge is about to take it out. If it can't say anything, a source can."""
+        if key in self._purging:
+            return None
+        try:
+            return self._index.object(key)
+        except IndexUnusable as error:
+            log.error("%s", error)
+            return None
 
     def _begin(
         self, opening_key: tuple[ObjectKey, bool], path: str, start: int | None, held: ObjectRecord | None, loop: bytes

@@ -15,6 +15,7 @@ bytes are durable before its bit is put in here, and a file is removed only afte
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -241,7 +242,7 @@ class Index:
         self._devices = self._env.open_db(b"devices")
         self._notes = self._env.open_db(b"notes")
         meta = self._env.open_db(b"meta")
-        with self._env.begin(write=True) as txn:
+        with _translated(), self._env.begin(write=True) as txn:
             found = txn.get(_FORMAT_KEY, db=meta)
             if found is None:
                 txn.put(_FORMAT_KEY, str(FORMAT).encode(), db=meta)
@@ -276,23 +277,25 @@ class Index:
         return await done
 
     def object(self, key: ObjectKey) -> ObjectRecord | None:
-        with self._env.begin(buffers=True) as txn:
+        """Raises `IndexUnusable` if its disk has failed: what can't be known is not the same as what is not there."""
+        with _translated(), self._env.begin(buffers=True) as txn:
             return _readable(txn.get(key, db=self._objects), decode_object)
 
     def extent(self, key: ExtentKey) -> ExtentRecord | None:
-        with self._env.begin(buffers=True) as txn:
+        """As `object`."""
+        with _translated(), self._env.begin(buffers=True) as txn:
             return _readable(txn.get(key, db=self._extents), decode_extent)
 
     def extents_of(self, key: ObjectKey, generation: int) -> list[tuple[ExtentKey, ExtentRecord]]:
         prefix = key + generation.to_bytes(8, "big")
-        with self._env.begin() as txn:
+        with _translated(), self._env.begin() as txn:
             return [(found, decode_extent(packed)) for found, packed in _starting(txn, self._extents, prefix)]
 
     def paths_starting(self, prefix: str, limit: int) -> list[ObjectKey]:
         """Keys of at most `limit` objects whose path starts with `prefix`."""
         wanted = prefix.encode()
         keys: list[ObjectKey] = []
-        with self._env.begin() as txn:
+        with _translated(), self._env.begin() as txn:
             for found, _ in _starting(txn, self._paths, wanted[:_PATH_BYTES]):
                 if len(found) - 16 < min(len(wanted), _PATH_BYTES):
                     continue  # A shorter path: it was the object key behind it that looked like the rest of the prefix.
@@ -308,7 +311,7 @@ class Index:
 
     def counts(self) -> tuple[int, int]:
         """How many objects and extents there are."""
-        with self._env.begin() as txn:
+        with _translated(), self._env.begin() as txn:
             return txn.stat(self._objects)["entries"], txn.stat(self._extents)["entries"]
 
     def scan_extents(self, batch: int) -> Iterator[list[tuple[ExtentKey, ExtentRecord]]]:
@@ -320,7 +323,7 @@ class Index:
 
     def devices(self) -> dict[int, DeviceRecord]:
         """All devices that were ever seen and not removed, by their numbers."""
-        with self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
+        with _translated(), self._env.begin() as txn, txn.cursor(db=self._devices) as cursor:
             return {_NUMBER.unpack(key)[0]: decode_device(packed) for key, packed in cursor}
 
     def new_device_number(self) -> int:
@@ -328,24 +331,24 @@ class Index:
         return next(number for number in range(_MOST_DEVICES) if number not in known)
 
     def put_device(self, number: int, record: DeviceRecord) -> None:
-        with self._env.begin(write=True) as txn:
+        with _translated(), self._env.begin(write=True) as txn:
             txn.put(_NUMBER.pack(number), encode(record), db=self._devices)
 
     def drop_device(self, number: int) -> None:
         """Its number may be given to another: no extent may name it any more."""
-        with self._env.begin(write=True) as txn:
+        with _translated(), self._env.begin(write=True) as txn:
             txn.delete(_NUMBER.pack(number), db=self._devices)
 
     def note(self, name: str) -> bytes | None:
         """What was noted under a name: where the scrubber stands, and the like."""
-        with self._env.begin() as txn:
+        with _translated(), self._env.begin() as txn:
             return txn.get(name.encode(), db=self._notes)
 
     async def put_note(self, name: str, value: bytes) -> None:
         """Raises `IndexUnusable` if it can't be written."""
 
         def put() -> None:
-            with self._env.begin(write=True) as txn:
+            with _translated(), self._env.begin(write=True) as txn:
                 txn.put(name.encode(), value, db=self._notes)
 
         try:
@@ -355,7 +358,7 @@ class Index:
 
     def scan_from(self, after: ExtentKey, limit: int) -> list[tuple[ExtentKey, ExtentRecord]]:
         """The next extents behind a key, in the order of keys. Records that can't be read are passed over."""
-        with self._env.begin() as txn, txn.cursor(db=self._extents) as cursor:
+        with _translated(), self._env.begin() as txn, txn.cursor(db=self._extents) as cursor:
             decoded = ((key, _readable(packed, decode_extent)) for key, packed in _behind(cursor, after))
             return list(islice(((key, extent) for key, extent in decoded if extent is not None), limit))
 
@@ -384,7 +387,7 @@ class Index:
                     done.set_result(gone)
 
     def _commit(self, batch: list[tuple[Change, ...]]) -> list[Dropped]:
-        with self._env.begin(write=True) as txn:
+        with _translated(), self._env.begin(write=True) as txn:
             return [self._change_all(txn, changes) for changes in batch]
 
     def _change_all(self, txn: Txn, changes: Iterable[Change]) -> Dropped:
@@ -517,6 +520,14 @@ class Index:
             if record is not None:
                 txn.delete(_path_key(decode_object(record).path, key), db=self._paths)
                 txn.delete(key, db=self._objects)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except lmdb.Error as error:
+        raise IndexUnusable(f"the index can't be used: {error}") from error
 
 
 def _path_key(path: str, key: ObjectKey) -> bytes:

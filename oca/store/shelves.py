@@ -63,6 +63,7 @@ from oca.store.shelf import MEMORY, REMOVE, Shelf
 
 log = logging.getLogger(__name__)
 
+_RESTING: Final = 1024
 _LOAD_BATCH: Final = 2000
 _FORGET_BATCH: Final = 500
 _WHEREABOUTS: Final = 5.0
@@ -96,7 +97,7 @@ class Shelves:
         self._board = board
         self._clock = clock
         self._pledge_share = pledge_share
-        self.slots = Slots()
+        self.slots = Slots(_RESTING)
         self.policy = Policy()
         self.admissions: Counter[AdmitReason] = Counter()
         self.written: Counter[str] = Counter()
@@ -129,7 +130,10 @@ class Shelves:
 
     def is_present(self, key: ExtentKey, place: int) -> bool:
         """Whether the extent's block `place` lies on a device that is read from."""
-        extent = self._index.extent(key)
+        try:
+            extent = self._index.extent(key)
+        except IndexUnusable:
+            return False
         if extent is None or not extent.present >> place & 1:
             return False
         shelf = self._shelves.get(extent.device)

@@ -27,6 +27,17 @@ def test_a_number_given_back_is_given_again():
     assert slots.key_of(taken[1]) == key(9)
 
 
+def test_what_was_given_back_last_rests():
+    slots = Slots(resting=2)
+    taken = [slots.take(key(i)) for i in range(3)]
+    for slot in taken:
+        slots.give_back(slot)
+    assert len(slots) == 0
+    assert slots.take(key(7)) == taken[0]
+    assert slots.take(key(8)) == 3
+    assert slots.key_of(taken[1]) is None
+
+
 def test_giving_back_twice_frees_one_number():
     slots = Slots()
     slots.take(key(0))

@@ -238,6 +238,7 @@ def test_an_appliance_starts_though_a_disk_gives_no_answer(disk, start, hundred)
     assert standing == "offline"
     assert reason in {"stalled", "unusable"}
     assert_others_are_well(one, disk.path)
+    disk.mend()
     one.stop()
 
 

@@ -69,7 +69,7 @@ def _books(extents: int, packed: bytes) -> tuple[Slots, Policy]:
         name = i * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
         # Keys are 28 bytes; where they differ doesn't matter to the slots.
         slots.restore(slot, name.to_bytes(28, "big"))
-        policy.place(slot, name, name >> 36, slot % _DEVICES, _SIZE, _NOW)
+        policy.place(slot, name, name >> 36, slot % _DEVICES, _SIZE, _NOW, is_written=False)
     slots.settle()
     return slots, policy
 

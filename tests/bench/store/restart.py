@@ -141,10 +141,10 @@ def restart(run: Replay, policy: Policy, packed: bytes) -> None:
         name, group, size = run.names[number], run.groups[number], run.sizes[number]
         shelf, below = run.lies_on[slot] - 1, run.below[slot] - 1
         if below >= 0:
-            policy.place(slot, name, group, below, size, now)
-            policy.move(slot, shelf, now, keeps_below=True)
+            policy.place(slot, name, group, below, size, now, is_written=False)
+            policy.move(slot, shelf, now, keeps_below=True, is_written=False)
         else:
-            policy.place(slot, name, group, shelf, size, now)
+            policy.place(slot, name, group, shelf, size, now, is_written=False)
     run.policy = policy
     run.check_books()
 

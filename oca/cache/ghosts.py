@@ -26,11 +26,9 @@ class Ghosts:
         self._marks = array("H", bytes(2 * _FEWEST))
         self._moments = array("H", bytes(2 * _FEWEST))
         self._heats = bytearray(_FEWEST)
+        self.places = _FEWEST
         self._last_pair = _FEWEST - 2
         """Also the mask that makes a pair of places of a name."""
-
-    def __len__(self) -> int:
-        return len(self._marks)
 
     def place_of(self, name: int, group: int) -> int:
         """Where it is known; -1 if it is not."""
@@ -71,12 +69,13 @@ class Ghosts:
 
     def hold(self, names: int) -> None:
         """Have at least so many places."""
-        while len(self._marks) < names:
+        while self.places < names:
             # Each name's place is the same in one half of the larger table; its double in the other half is no name's.
             self._marks *= 2
             self._moments *= 2
             self._heats *= 2
-            self._last_pair = len(self._marks) - 2
+            self.places *= 2
+            self._last_pair = self.places - 2
 
     def dump(self) -> tuple[bytes, ...]:
         return self._marks.tobytes(), self._moments.tobytes(), bytes(self._heats)
@@ -86,6 +85,7 @@ class Ghosts:
         if places < _FEWEST or places & places - 1 or len(marks) != 2 * places or len(moments) != 2 * places:
             raise ValueError(f"a table of names has {places} places")
         self._marks, self._moments, self._heats = array("H", marks), array("H", moments), bytearray(heats)
+        self.places = places
         self._last_pair = places - 2
 
     def _value(self, place: int, second: int, rate: float) -> float:

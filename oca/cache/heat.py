@@ -14,12 +14,10 @@ from typing import Final
 
 DOUBLING: Final = 256
 """Steps of heat that stand for twice as many readings."""
-HOTTEST: Final = 0xFFFF
 _RANGE: Final = 12 * DOUBLING
 """What is 2**12 times as hot is not changed by what is added to it."""
 _ADDED: Final = array("H", (round(DOUBLING * math.log2(1 + 2 ** (-gap / DOUBLING))) for gap in range(_RANGE + 1)))
 """By the gap between two heats: how far their sum lies above the hotter one."""
-_LOGARITHMS: Final = array("H", [0, *(round(DOUBLING * math.log2(count)) for count in range(1, 4097))])
 
 
 def steps_a_second(half_life: float) -> float:
@@ -39,8 +37,3 @@ def together(value: float, other: float) -> float:
     if gap >= 0:
         return value + _ADDED[gap] if gap < _RANGE else value
     return other + _ADDED[-gap] if gap > -_RANGE else other
-
-
-def share(count: int) -> int:
-    """Steps by which each of `count` is colder than all together."""
-    return _LOGARITHMS[count] if count < 4096 else _LOGARITHMS[4096]

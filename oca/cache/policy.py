@@ -51,7 +51,11 @@ _MOVES: Final = 64
 """Moves proposed and not answered yet, at most."""
 _LOOKS: Final = 2
 """Slots looked at for each that goes."""
-_ASKS: Final = 1
+_MOST_LOOKS: Final = 64
+"""Looks beyond these, while none is as cold as the last that went, or nearly: one more for each that goes, saved up to
+so many. Byte misses fell by half a percent to two."""
+_NOTABLY: Final = DOUBLING // 4
+_ASKS: Final = 4
 """Questions between two looks at what a newcomer would replace: looking costs as much as all else of a question."""
 _NONE: Final[AbstractSet[int]] = frozenset()
 _NEVER: Final = 1 << 20
@@ -114,9 +118,11 @@ class _Shelf:
         "berth",
         "budget",
         "capacity",
+        "is_memory",
         "is_open",
         "kept",
         "level",
+        "looks",
         "number",
         "pledged",
         "rises_at",
@@ -130,6 +136,7 @@ class _Shelf:
         self.berth = berth
         """Its number in the columns, which have a byte for it."""
         self.level = level
+        self.is_memory = level == Level.MEMORY
         self.tier = tier
         self.capacity = 0
         self.used = 0
@@ -139,8 +146,10 @@ class _Shelf:
         self.pledged = Line(columns)
         self.shortlist = Shortlist()
         self.asked = 0
+        """So many questions may still be answered without a look."""
         self.bar = 0.0
         """The value of what it would give up for a newcomer, as of the last look."""
+        self.looks = _MOST_LOOKS
         self.rises_at = _NEVER
         """The heat at which a slot wants to go to a faster level."""
 
@@ -150,15 +159,11 @@ class _Shelf:
     def may_write(self, now: float) -> bool:
         return self.budget is None or self.budget.allows(now)
 
-    def may_write_new(self, now: float) -> bool:
-        """Also for what was never seen: with little left, what returned goes first."""
-        return self.budget is None or self.budget.is_ample(now)
-
 
 class _Tier:
     """The open shelves of a level."""
 
-    __slots__ = ("_turn", "free", "level", "most", "shelves", "slack")
+    __slots__ = ("_turn", "free", "has_returned", "is_new", "is_room", "level", "most", "shelves", "slack")
 
     def __init__(self, level: Level, shelves: list[_Shelf]) -> None:
         self.level = level
@@ -170,9 +175,14 @@ class _Tier:
         self.slack = sum(min(2 * _EXTENT_PAGES, shelf.capacity // 64) for shelf in shelves[1:])
         """Room that is left when some shelf may be full: they are filled evenly, but for chance."""
         self._turn = 0
+        # Made once: to look up a word of an Enum takes as long as all else that an answer takes.
+        self.is_room = Admission(level, AdmitReason.FREE)
+        self.is_new = Admission(level, AdmitReason.NEWCOMER)
+        self.has_returned = Admission(level, AdmitReason.RETURNED)
 
     def has_room(self, size: int) -> bool:
-        return self.free >= min(size, self.most) + self.slack and self.free > 0
+        free = self.free
+        return free > 0 and (free >= size + self.slack or free >= self.most + self.slack)
 
     def next_shelf(self) -> _Shelf:
         """One after the other: which one the store takes, it decides itself."""
@@ -181,7 +191,10 @@ class _Tier:
 
 
 _EXTENT_PAGES: Final = (64 << 20) // PAGE_BYTES
-_ADMISSIONS: Final = {(level, reason): Admission(level, reason) for level in (None, *Level) for reason in AdmitReason}
+_PLEDGED: Final = int(Standing.PLEDGED)
+_KEPT: Final = int(Standing.KEPT)
+_KEPT_AND_LISTED: Final = Standing.KEPT | LISTED
+_UNLISTED: Final = 0xFF & ~LISTED
 
 
 class Policy:
@@ -208,7 +221,10 @@ class Policy:
         """The flash tiers among them, fastest first."""
         self._sinking: list[_Tier] = []
         """The flash tiers that have a slower one below."""
-        self._memory: Level | None = None
+        self._has_memory = False
+        self._is_slow = False
+        """Whether newcomers go to a slow disk."""
+        self._refuse(None)
         self._capacity = 0
         self._ghosts = Ghosts()
         self._renditions = Renditions()
@@ -229,6 +245,7 @@ class Policy:
         if shelf is None:
             shelf = self._berth(number, level)
         shelf.level = level
+        shelf.is_memory = level == Level.MEMORY
         shelf.capacity = capacity_bytes // PAGE_BYTES
         shelf.is_open = True
         if writes_per_day is None:
@@ -280,7 +297,9 @@ class Policy:
         self._tiers = [tiers[level] for level in (Level.HDD, Level.SSD, Level.NVME) if level in tiers]
         self._flash = [tiers[level] for level in (Level.NVME, Level.SSD) if level in tiers]
         self._sinking = [tier for tier in self._flash if tier is not self._tiers[0]]
-        self._memory = Level.MEMORY if Level.MEMORY in tiers else None
+        self._has_memory = Level.MEMORY in tiers
+        self._is_slow = Level.HDD in tiers
+        self._refuse(Level.MEMORY if self._has_memory else None)
         self._capacity = sum(shelf.capacity for tier in tiers.values() for shelf in tier.shelves)
         for shelf in self._shelves.values():
             faster = [tier for tier in self._flash if tier.level < shelf.level]
@@ -288,6 +307,12 @@ class Policy:
                 shelf.rises_at = 0
             else:
                 shelf.rises_at = _RISES_AT if faster else _NEVER
+
+    def _refuse(self, level: Level | None) -> None:
+        """Where goes what flash is not written for."""
+        self._is_cold = Admission(level, AdmitReason.COLD)
+        self._is_spent = Admission(level, AdmitReason.BUDGET)
+        self._is_closed = Admission(level, AdmitReason.CLOSED if level is None else AdmitReason.NEWCOMER)
 
     # Asked
 
@@ -310,35 +335,31 @@ class Policy:
         if not name & self._trials.mask:
             self._try_out(name, pages(size_bytes), now)
         if not self._tiers:
-            return _ADMISSIONS[self._memory, AdmitReason.CLOSED if self._memory is None else AdmitReason.NEWCOMER]
+            return self._is_closed
         wanted = -(-size_bytes // PAGE_BYTES)
         for tier in self._tiers:
-            if tier.has_room(wanted):
-                return _ADMISSIONS[tier.level, AdmitReason.FREE]
+            if tier.free > 0 and tier.has_room(wanted):
+                return tier.is_room
         tier = self._tiers[0]
-        why = AdmitReason.NEWCOMER if place < 0 else AdmitReason.RETURNED
-        if tier.level == Level.HDD:
-            return _ADMISSIONS[Level.HDD, why]
+        admission = tier.is_new if place < 0 else tier.has_returned
+        if self._is_slow:
+            return admission
         shelf = tier.next_shelf()
-        if self._memory is None:
-            # Probation is on flash: newcomers are what goes first. The budget says how many of them there may be.
-            if shelf.may_write(now) if place >= 0 else shelf.may_write_new(now):
-                return _ADMISSIONS[tier.level, why]
+        if self._has_memory:
+            value = together(second * rate + heat, self._renditions.share_of(group, rate))
+            if value <= self._bar(shelf) + self._margin:
+                if self._margin > _LEAST_MARGIN:
+                    self._margin -= 1
+                return self._is_cold
+        # Without memory probation is on flash: newcomers go first there. The budget says how many there may be.
+        if shelf.budget is None or (shelf.budget.allows(now) if place >= 0 else shelf.budget.is_ample(now)):
+            self._margin = min(self._margin + _WRITTEN, _MOST_MARGIN)
+            return admission
+        if not self._has_memory:
             if place < 0:
                 self._renditions.widen(group, self._held >> 2)
             ghosts.remember(name, group, heat, second, second, rate)
-            return _ADMISSIONS[None, AdmitReason.BUDGET]
-        value = together(second * rate + heat, self._renditions.share_of(group, rate))
-        if value <= self._bar(shelf) + self._margin:
-            why = AdmitReason.COLD
-            if self._margin > _LEAST_MARGIN:
-                self._margin -= 1
-        elif shelf.may_write(now) if place >= 0 else shelf.may_write_new(now):
-            self._margin = min(self._margin + _WRITTEN, _MOST_MARGIN)
-            return _ADMISSIONS[tier.level, why]
-        else:
-            why = AdmitReason.BUDGET
-        return _ADMISSIONS[self._memory, why]
+        return self._is_spent
 
     def victims(self, shelf: int, size_bytes: int, pinned: AbstractSet[int], now: float) -> Iterator[int]:
         """Slots to take off `shelf`, in order, until `size_bytes` fit. Each has left it in these books as it is given.
@@ -347,17 +368,19 @@ class Policy:
         pledged ones are passed over. The iteration ends early if nothing more can go.
         """
         here = self._shelves[shelf]
-        most = here.capacity - pages(size_bytes)
+        most = here.capacity + -size_bytes // PAGE_BYTES
         if here.used <= most:
             return
-        self._release(here, now)
-        find = self._oldest if here.level == Level.MEMORY else self._coldest
+        if here.pledged.count:
+            self._release(here, now)
+        find = self._oldest if here.is_memory else self._coldest
+        second = int(now)
         while here.used > most:
             slot = find(here, pinned)
             if slot == NOBODY:
                 return
             here.kept.remove(slot)
-            self._leave(slot, here, int(now))
+            self._leave(slot, here, second)
             yield slot
 
     def next_move(self, now: float) -> Move | None:
@@ -432,7 +455,7 @@ class Policy:
         self._pages[slot] += more
         here.used += more
         here.tier.free -= more
-        if self._standing[slot] & Standing.PLEDGED:
+        if standing & _PLEDGED:
             here.pledged.pages += more
         if here.budget is not None and is_written:
             here.budget.spend(size_bytes, now)
@@ -603,31 +626,35 @@ class Policy:
     def _look(self, here: _Shelf, pinned: AbstractSet[int]) -> None:
         """Look at the next slot of a shelf, and put it on the shortlist if it is cold enough."""
         line = here.kept
+        shortlist = here.shortlist
         for _ in range(MOST_LISTED):
             slot = line.first
             if slot == NOBODY:
                 return
-            line.remove(slot)
             standing = self._standing[slot]
             if standing & AWAITED:
-                self._standing[slot] = Standing.NOWHERE
+                line.remove(slot)
+                self._standing[slot] = 0
                 continue
-            line.push(slot)
+            line.rotate()
             if standing & LISTED or slot in pinned:
                 continue
-            value = self._value(slot)
-            if here.shortlist.is_for(value):
-                self._list(here, value, slot)
+            # Most are not cold enough even without what their renditions add.
+            own = self._touched[slot] * self._rate + self._heat[slot]
+            if own < shortlist.limit:
+                value = together(own, self._renditions.share_of(self._group[slot], self._rate))
+                if value < shortlist.limit:
+                    self._list(here, value, slot)
             return
 
     def _list(self, here: _Shelf, value: float, slot: int) -> None:
         self._standing[slot] |= LISTED
         off = here.shortlist.add(value, slot)
         if off is not None:
-            self._standing[off] &= ~LISTED
+            self._standing[off] &= _UNLISTED
 
     def _is_listed(self, here: _Shelf, slot: int) -> bool:
-        return self._standing[slot] == Standing.KEPT | LISTED and self._shelf[slot] == here.berth
+        return self._standing[slot] == _KEPT_AND_LISTED and self._shelf[slot] == here.berth
 
     def _true_coldest(self, here: _Shelf) -> tuple[float, int]:
         """The coldest of the shortlist as of now, with its value; it stays there. NOBODY if the list is empty."""
@@ -650,24 +677,28 @@ class Policy:
 
     def _bar(self, here: _Shelf) -> float:
         """The value of what a shelf would give up for a newcomer."""
-        here.asked += 1
-        if not here.asked % _ASKS:
+        if here.asked:
+            here.asked -= 1
+        else:
+            here.asked = _ASKS - 1
             self._look(here, _NONE)
             here.bar = self._true_coldest(here)[0]
         return here.bar
 
     def _coldest(self, here: _Shelf, pinned: AbstractSet[int]) -> int:
         """Who is to go off a shelf, out of its shortlist already; NOBODY if nobody can."""
-        # At first, and when it was thrown away, the list is filled.
-        for _ in range(_LOOKS if 2 * len(here.shortlist) >= MOST_LISTED else MOST_LISTED):
+        for _ in range(_LOOKS):
             self._look(here, pinned)
-        for _ in range(here.kept.count + len(here.shortlist)):
+        here.looks = min(here.looks + 1, _MOST_LOOKS)
+        for _ in range(here.kept.count + len(here.shortlist) + _MOST_LOOKS):
             value, slot = self._true_coldest(here)
-            if slot == NOBODY:
+            if slot == NOBODY or (value > here.bar + _NOTABLY and here.looks):
+                # Who came together stands together: where many in a row are hot, the next ones may not be.
                 self._look(here, pinned)
+                here.looks -= here.looks > 0
                 continue
             here.shortlist.drop_coldest()
-            self._standing[slot] &= ~LISTED
+            self._standing[slot] &= _UNLISTED
             if slot not in pinned:
                 here.bar = value
                 return slot
@@ -678,7 +709,7 @@ class Policy:
         line = here.kept
         for _ in range(line.count):
             slot = line.first
-            if slot not in pinned and not self._standing[slot] & AWAITED:
+            if slot not in pinned and self._standing[slot] < LISTED:
                 return slot
             line.remove(slot)
             if self._standing[slot] & AWAITED:
@@ -709,7 +740,7 @@ class Policy:
         here = self._berths[self._shelf[slot]]
         if self._heat[slot] < here.rises_at:
             return None
-        from_memory = here.level == Level.MEMORY
+        from_memory = here.is_memory
         value = self._value(slot) - self._margin
         for tier in self._flash:
             if tier.level >= here.level and not from_memory:
@@ -735,7 +766,7 @@ class Policy:
         has_room = lower.has_room(self._pages[slot])
         if target.may_write(now) and (has_room or value > self._bar(target)):
             here.shortlist.drop_coldest()
-            self._standing[slot] &= ~LISTED
+            self._standing[slot] &= _UNLISTED
             return Move(slot, lower.level, MoveReason.DEMOTED)
         return None
 
@@ -745,8 +776,9 @@ class Policy:
         # Heats of another half-life are off by a factor that fades; the order of the shortlists is worth nothing.
         self._rate = steps_a_second(self._trials.half_life)
         for shelf in self._shelves.values():
+            shelf.asked = 0
             for slot in shelf.shortlist.clear():
-                self._standing[slot] &= ~LISTED
+                self._standing[slot] &= _UNLISTED
 
     # Within: the books
 
@@ -796,21 +828,20 @@ class Policy:
                 self._stand(slot, here, standing)
                 return
         second = int(now)
-        place = self._ghosts.place_of(name, group)
+        ghosts = self._ghosts
+        place = ghosts.place_of(name, group)
         if place < 0:
             self._heat[slot] = 0
             self._renditions.widen(group, self._held >> 2)
         else:
-            age = self._ghosts.age(place, second)
-            heat = self._ghosts.heat(place)
-            self._heat[slot] = warmed(heat - int(age * self._rate))
-            self._ghosts.forget(place)
+            self._heat[slot] = warmed(ghosts.heat(place) - int(ghosts.age(place, second) * self._rate))
+            ghosts.forget(place)
         self._name[slot] = name
         self._pages[slot] = 0
         self._below[slot] = 0
         self._touched[slot] = second
         self._shelf[slot] = here.berth
-        self._standing[slot] = Standing.KEPT
+        self._standing[slot] = _KEPT
         here.kept.push(slot)
 
     def _leave(self, slot: int, here: _Shelf, second: int) -> None:
@@ -824,13 +855,13 @@ class Policy:
             self._stand(slot, below, Standing.KEPT)
             return
         ghosts = self._ghosts
-        if len(ghosts) < self._held:
+        if ghosts.places < self._held:
             ghosts.hold(self._held)
         ghosts.remember(self._name[slot], self._group[slot], self._heat[slot], self._touched[slot], second, self._rate)
         self._clear(slot)
 
     def _clear(self, slot: int) -> None:
-        self._standing[slot] = Standing.NOWHERE
+        self._standing[slot] = 0
         self._pages[slot] = 0
         self._held -= 1
 

@@ -53,3 +53,16 @@ class Line:
         else:
             self._before[after] = before
         self.count -= 1
+
+    def rotate(self) -> None:
+        """The first becomes the last. There is one."""
+        slot = self.first
+        last = self.last
+        if slot == last:
+            return
+        self.first = first = self._after[slot]
+        self._before[first] = NOBODY
+        self._after[last] = slot
+        self._before[slot] = last
+        self._after[slot] = NOBODY
+        self.last = slot

@@ -1,4 +1,4 @@
-"""How long a reading should count: small caches that are only books try five half-lives on a sample of the extents.
+"""How long a reading should count: small caches that are only books try four half-lives on a sample of the extents.
 
 Where what is wanted changes within the hour (news, clips that go round) a long memory is wrong; where films are popular
 for weeks a short one is. No measure of the traffic told the two apart as well as trying (miniature simulation,
@@ -12,8 +12,9 @@ from collections import OrderedDict
 from typing import Final
 
 _HOUR: Final = 3600.0
-HALF_LIVES: Final = (_HOUR / 6, 1.5 * _HOUR, 13 * _HOUR, 120 * _HOUR, 1080 * _HOUR)
-"""Nine-fold steps: between two neighbours the best ratio of a workload differs by about one in a hundred."""
+HALF_LIVES: Final = (_HOUR / 6, 1.5 * _HOUR, 13 * _HOUR, 120 * _HOUR)
+"""Nine-fold steps: between two neighbours the best ratio of a workload differs by about one in a hundred. Readings of
+more than a few weeks ago were of no use on any of them."""
 FIRST: Final = 3
 _SAMPLED: Final = 5
 """One name in 2**5 takes part, at first: fewer as the cache grows."""
@@ -22,7 +23,7 @@ _MOST: Final = 4096
 _SAMPLE: Final = 5
 _FADES: Final = 0.9995
 _JUDGED_EVERY: Final = 256
-_BETTER: Final = 0.97
+_BETTER: Final = 0.95
 """Another half-life must miss so much less: changing costs a while of bad order."""
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oca.cache.heat import DOUBLING, share, steps_a_second, together, warmed
+from oca.cache.heat import DOUBLING, steps_a_second, together, warmed
 
 
 def test_readings_at_once_are_counted():
@@ -31,12 +31,6 @@ def test_together_is_hotter_than_each_and_at_most_twice(value, other):
     both = together(value, other)
     assert max(value, other) <= both <= max(value, other) + DOUBLING
     assert both == pytest.approx(together(other, value), abs=1)
-
-
-def test_a_share_is_what_remains_for_each():
-    assert share(1) == 0
-    assert share(8) == 3 * DOUBLING
-    assert share(60_000) == share(4096)
 
 
 def test_values_of_a_short_half_life_are_in_the_order_of_the_last_reading():

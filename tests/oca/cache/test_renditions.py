@@ -1,6 +1,6 @@
 """Renditions: what the readings of all extents say of each."""
 
-from oca.cache.heat import DOUBLING, steps_a_second, warmed
+from oca.cache.heat import DOUBLING, steps_a_second
 from oca.cache.renditions import UNKNOWN, Renditions
 
 NOW = 1_750_000_000
@@ -59,7 +59,3 @@ def test_a_dump_brings_them_back():
         renditions.widen(group, 1 << 20)
     later.restore(*renditions.dump())
     assert [later.share_of(group, RATE) for group in range(120)] == [renditions.share_of(g, RATE) for g in range(120)]
-
-
-def test_heat_and_count_agree():
-    assert warmed(0) == DOUBLING

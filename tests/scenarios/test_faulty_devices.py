@@ -107,7 +107,12 @@ def wait_named(audience, one, device, standings, reasons, meanwhile=lambda: None
 
 def extents_on(beneath):
     """What lies on a disk; other films that were never there would be seen as new names or longer files."""
-    return {file: file.stat().st_size for file in (beneath / "extents").rglob("*") if file.is_file()}
+    found = {}
+    for file in (beneath / "extents").rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if file.is_file():
+                found[file] = file.stat().st_size
+    return found
 
 
 def assert_nothing_new(before, after):
@@ -388,7 +393,7 @@ TROUBLES = [
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_one_trouble_after_another(disk, start, hundred, origin, path, seed):
-    """Forty times something goes wrong and is mended again; bits flip now and then, and sometimes it starts anew."""
+    """Forty times something goes wrong and is mended again, and the device comes back; bits flip now and then."""
     dice = random.Random(seed)
     one = start(disk.path)
     with hundred(one, seed) as audience:
@@ -397,9 +402,13 @@ def test_one_trouble_after_another(disk, start, hundred, origin, path, seed):
             audience.premiere(shot(origin, f"{path}/{number}", 4))
             audience.wait_answers(dice.randrange(100, 600))
             disk.mend()
+            assert one.control("POST", "/v1/devices", {"path": str(disk.path)}).status == 200
             if dice.random() < 0.3:
-                for file, size in list(extents_on(disk.beneath).items()):
-                    disk.rot(disk.path / file.relative_to(disk.beneath), dice.randrange(max(1, size)))
+                for file, size in extents_on(disk.beneath).items():
+                    # Some are just made, and some go.
+                    if size:
+                        with contextlib.suppress(FileNotFoundError):
+                            disk.rot(disk.path / file.relative_to(disk.beneath), dice.randrange(size))
             audience.wait_answers(dice.randrange(100), disk.forget)
             assert audience.faults == []
             assert audience.cuts == []

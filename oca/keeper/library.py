@@ -113,6 +113,8 @@ class Spawner:
         task = self._group.create_task(self._guarded(work, name), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step has not begun the work: then nobody would ever end it.
+        task.add_done_callback(lambda _: work.close())
         return task
 
     async def end(self) -> None:

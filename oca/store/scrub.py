@@ -39,6 +39,7 @@ _NAP: Final = 60.0
 _LOOK: Final = 5.0
 """Seconds between two looks for devices that came or went."""
 _BREATH: Final = 0.1
+_SORRY: Final = 5.0
 _STANDS_BACK: Final = 100
 """Breaths that a read stands back while viewers read the disk."""
 _EARLY: Final = 0.9
@@ -251,6 +252,8 @@ class Scrubber:
             await self._refetch(record.path, blocks)
         except OcaError as error:
             log.warning("%s: what was damaged is not replaced: %s", record.path, error)
+            # A disk that lost all its files must not make us ask a source that is down as fast as we can.
+            await self._sleep(_SORRY)
         # With its last extent the object went as well: then it has come back as another generation.
         present = self._index.object(key[:16])
         if present is None:

@@ -213,7 +213,7 @@ class Shelves:
         name = extent_name(key)
         if extent.below is not None and extent.below in self._shelves:
             self.policy.place(slot, name, extent.group, extent.below, extent.used_bytes, now, is_written=False)
-            self.policy.move(slot, extent.device, now, keeps_below=True)
+            self.policy.move(slot, extent.device, now, keeps_below=True, is_written=False)
         else:
             self.policy.place(slot, name, extent.group, extent.device, extent.used_bytes, now, is_written=False)
         if extent.pledged_until > now:
@@ -633,7 +633,9 @@ class Shelves:
     def _agree(self, slot: int, extent: ExtentRecord) -> None:
         """Make the policy believe what the index says of an extent that is there."""
         if self.policy.shelf_of(slot) != extent.device:
-            self.policy.move(slot, extent.device, self._clock(), keeps_below=extent.below is not None)
+            self.policy.move(
+                slot, extent.device, self._clock(), keeps_below=extent.below is not None, is_written=False
+            )
         if extent.below is None and self.policy.below_of(slot) is not None:
             self.policy.drop_below(slot)
         self.policy.resize(slot, extent.used_bytes)

@@ -1,6 +1,7 @@
 """The control API: what the operator and the fill agent ask of a running appliance."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -55,6 +56,11 @@ def test_an_object_is_described_block_by_block(appliance, origin, path):
         ("POST", "/v1/prefetch", {"path": "/a", "start": 10, "stop": 5}, 400, "0 <= start < stop"),
         ("POST", "/v1/prefetch", {"path": "/a", "start": -1}, 400, "0 <= start < stop"),
         ("POST", "/v1/prefetch", {"path": ""}, 400, "path"),
+        ("POST", "/v1/prefetch", {"path": "/a", "tier": "nvme"}, 400, "give pledged_until as well"),
+        ("POST", "/v1/prefetch", {"path": "/a", "tier": "tape", "pledged_until": 9e9}, 400, "tier"),
+        ("POST", "/v1/prefetch", {"path": "/a", "pledged_until": 5}, 400, "is past already"),
+        ("POST", "/v1/pledge", {"path": "/a", "until": 9e9}, 404, "/a is not held"),
+        ("POST", "/v1/pledge", {"path": "/a"}, 400, "until"),
         ("GET", "/v1/objects", None, 400, "path"),
         ("GET", "/v1/purge", None, 405, ""),
         ("GET", "/v1/unknown", None, 404, ""),
@@ -243,6 +249,27 @@ def test_a_prefetch_of_a_part_brings_that_part(appliance, origin, path):
     wait_until(lambda: appliance.status()["prefetches"] == 0, "the prefetch is over")
     assert appliance.held(path)["blocks_held"] == 2
     assert appliance.held(path)["extents"][0]["present"].startswith("01100")
+
+
+def test_what_is_prefetched_with_a_pledge_is_pledged_until_it_is_taken_back(appliance, origin, path):
+    origin.put(path, 2 * BLOCK + 1)
+    until = time.time() + 86400
+    appliance.control("POST", "/v1/prefetch", {"path": path, "pledged_until": until, "tier": "nvme"})
+    appliance.wait_stored(path)
+
+    def pledges():
+        return [extent["pledged_until"] for extent in appliance.held(path)["extents"]]
+
+    assert pledges() == [until]
+    assert appliance.metric("oca_pledged_ratio") > 0
+    assert appliance.control("POST", "/v1/pledge", {"path": path, "until": 0}).status == 200
+    assert pledges() == [0.0]
+    later = until + 86400
+    assert appliance.control("POST", "/v1/pledge", {"path": path, "until": later}).json()["pledged_until"] == later
+    assert pledges() == [later]
+    # The operator's purge takes what is pledged like anything else.
+    assert appliance.control("POST", "/v1/purge", {"path": path}).json() == {"purged": 1}
+    assert not appliance.held(path)["held"]
 
 
 @pytest.mark.parametrize(("size", "order"), [(0, {}), (100, {"start": 5000}), (100, {"stop": 5000}), (None, {})])

@@ -38,11 +38,14 @@ from oca.store.shelves import Shelves
 log = logging.getLogger(__name__)
 
 _LOOK: Final = 10.0
-"""Seconds for the first look at a device."""
+"""Seconds for a look at a device."""
+_LOOK_AT_START: Final = 2.0
+"""At the start viewers wait for it. A disk that needs longer, to spin up, is probed and comes in behind."""
 WATCH: Final = 5.0
 """Seconds between two rounds of `Rack.look_after`."""
 _PROBE: Final = 30.0
-_ABSENCES: Final = frozenset({Fault.VANISHED, Fault.WRONG_DISK, Fault.UNUSABLE})
+_STALLS: Final = 3
+_ABSENCES: Final = frozenset({Fault.VANISHED, Fault.WRONG_DISK, Fault.UNUSABLE, Fault.STALLED})
 """Over as soon as the right device is found at a start."""
 _LEAST_PROBATION: Final = 256 * 1024 * 1024
 """Memory for fewer than four extents is not worth a device."""
@@ -251,7 +254,7 @@ class Rack:
     async def _look(self, path: str) -> str | StoreError | None:
         """The id at a device's path; None if nothing lies there, an error if that can't be told."""
         try:
-            return await self._identity_at(DeviceFolder(path))
+            return await self._identity_at(DeviceFolder(path), _LOOK_AT_START)
         except StoreError as error:
             return error
 
@@ -344,7 +347,8 @@ class Rack:
         self._index.put_device(number, shelf.record())
         self._shelves.put_in(shelf)
         if fault is not None:
-            self._shelves.signal(shelf, signal_of(fault) or Signal.UNUSABLE, detail)
+            # One that gives no answer now gives none to viewers either: it counts as often as it takes.
+            self._shelves.signal(shelf, signal_of(fault) or Signal.UNUSABLE, detail, count=_STALLS)
             if shelf.can_read:
                 # What would be a blemish of a device at work is none to begin with.
                 self._shelves.signal(shelf, Signal.UNUSABLE, detail)
@@ -378,7 +382,7 @@ class Rack:
             self._register_known(number, record, None, Fault.VANISHED, detail)
             return
         try:
-            found = await self._identity_at(DeviceFolder(record.home))
+            found = await self._identity_at(DeviceFolder(record.home), _LOOK_AT_START)
         except StoreError as error:
             fault = Fault(error.fault) if isinstance(error, DeviceFault) else Fault.UNUSABLE
             self._register_known(number, record, None, fault, str(error))
@@ -423,10 +427,10 @@ class Rack:
         log.error("device %s is left out: %s", device.path, detail)
         self.left_out.append(LeftOut(device, reason, detail))
 
-    async def _identity_at(self, folder: DeviceFolder) -> str | None:
+    async def _identity_at(self, folder: DeviceFolder, deadline: float = _LOOK) -> str | None:
         hands = Hands(1, f"device {folder.path}")
         try:
-            return await hands.do(folder.identity, _LOOK)
+            return await hands.do(folder.identity, deadline)
         finally:
             hands.close()
 

@@ -633,9 +633,7 @@ class Shelves:
     def _agree(self, slot: int, extent: ExtentRecord) -> None:
         """Make the policy believe what the index says of an extent that is there."""
         if self.policy.shelf_of(slot) != extent.device:
-            self.policy.move(
-                slot, extent.device, self._clock(), keeps_below=extent.below is not None, is_written=False
-            )
+            self.policy.move(slot, extent.device, self._clock(), keeps_below=extent.below is not None, is_written=False)
         if extent.below is None and self.policy.below_of(slot) is not None:
             self.policy.drop_below(slot)
         self.policy.resize(slot, extent.used_bytes)

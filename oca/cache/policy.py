@@ -6,10 +6,10 @@ renditions.py). What goes is the coldest of those looked at lately (shortlist.py
 minutes where the traffic is driven by recency, and the order is then that of LRU; in days where it is driven by
 popularity, and the order is then that of LFU.
 
-Flash is written only for what is twice as hot as what it would replace. What is not waits in memory, on a box that has
-no slow disks, and is lost if nobody asks again; on a box with slow disks everything new goes there, and flash gets what
-has become hot enough. Where readings fade fast, everything that is new is hotter than what is old, and all is written:
-probation is then on flash, and as large as it need be.
+Flash is written only for what is hotter than what it would replace, by a margin that keeps writes below a sixth of the
+misses. What is not waits in memory, on a box that has no slow disks, and is lost if nobody asks again; on a box with slow
+disks everything new goes there, and flash gets what has become hot enough. Where readings fade within minutes everything
+new is written: probation is then on flash and as large as it need be. Only the budget of a device limits that.
 
 The store asks (`admit`, `victims`, `next_move`) and tells what it did (`place`, `move`, `forget`).
 """
@@ -60,6 +60,9 @@ _ASKS: Final = 4
 _NONE: Final[AbstractSet[int]] = frozenset()
 _NEVER: Final = 1 << 20
 _HOUR: Final = 3600
+_SHORT: Final = 2 * _HOUR
+"""Half-lives up to this make the order that of LRU, and a newcomer hotter than what it replaces: then the lines are kept
+in that order, and nothing is compared."""
 _BERTHS: Final = 255
 _LOW: Final = 0xFFFFFFFF
 
@@ -230,6 +233,8 @@ class Policy:
         self._renditions = Renditions()
         self._trials = Trials(1.0)
         self._rate = steps_a_second(self._trials.half_life)
+        self._is_short = self._trials.half_life <= _SHORT
+        """Whether readings fade so fast that the last one alone counts."""
         self._held = 0
         self._margin = DOUBLING // 2
         self._rising: deque[int] = deque(maxlen=4096)
@@ -345,11 +350,10 @@ class Policy:
         if self._is_slow:
             return admission
         shelf = tier.next_shelf()
-        if self._has_memory:
+        if self._has_memory and not self._is_short:
             value = together(second * rate + heat, self._renditions.share_of(group, rate))
             if value <= self._bar(shelf) + self._margin:
-                if self._margin > _LEAST_MARGIN:
-                    self._margin -= 1
+                self._margin -= self._margin > _LEAST_MARGIN
                 return self._is_cold
         # Without memory probation is on flash: newcomers go first there. The budget says how many there may be.
         if shelf.budget is None or (shelf.budget.allows(now) if place >= 0 else shelf.budget.is_ample(now)):
@@ -373,7 +377,7 @@ class Policy:
             return
         if here.pledged.count:
             self._release(here, now)
-        find = self._oldest if here.is_memory else self._coldest
+        find = self._oldest if here.is_memory or self._is_short else self._coldest
         second = int(now)
         while here.used > most:
             slot = find(here, pinned)
@@ -538,8 +542,13 @@ class Policy:
         name = self._name[slot]
         if not name & self._trials.mask:
             self._try_out(name, self._pages[slot], now)
-        if heat >= self._berths[self._shelf[slot]].rises_at and since < _RISES_WITHIN:
+        here = self._berths[self._shelf[slot]]
+        if heat >= here.rises_at and since < _RISES_WITHIN:
             self._rising.append(slot)
+        if self._is_short and self._standing[slot] & _UNLISTED == _KEPT and not here.is_memory:
+            # Then the line is in the order of the last reading, and its head is who goes next, without a search.
+            here.kept.remove(slot)
+            here.kept.push(slot)
 
     def pledge(self, slot: int, until: float) -> None:
         """It is not evicted before `until`, by the hour."""
@@ -589,7 +598,7 @@ class Policy:
         self._ghosts.restore(*tables[:3])
         self._renditions.restore(*tables[3:])
         self._trials.restore(int(chosen), tuple(missed))
-        self._rate = steps_a_second(self._trials.half_life)
+        self._adopt()
 
         berths = bytearray(256)
         for number, berth, level, bytes_per_day, left_bytes, counted_at, *ends in heads:
@@ -705,11 +714,11 @@ class Policy:
         return NOBODY
 
     def _oldest(self, here: _Shelf, pinned: AbstractSet[int]) -> int:
-        """Memory gives up who came first."""
+        """Who is first in the line: in memory who came first, elsewhere who was read longest ago."""
         line = here.kept
         for _ in range(line.count):
             slot = line.first
-            if slot not in pinned and self._standing[slot] < LISTED:
+            if slot not in pinned and self._standing[slot] < AWAITED:
                 return slot
             line.remove(slot)
             if self._standing[slot] & AWAITED:
@@ -741,7 +750,7 @@ class Policy:
         if self._heat[slot] < here.rises_at:
             return None
         from_memory = here.is_memory
-        value = self._value(slot) - self._margin
+        value = self._value(slot) - (0 if self._is_short else self._margin)
         for tier in self._flash:
             if tier.level >= here.level and not from_memory:
                 continue
@@ -771,10 +780,13 @@ class Policy:
         return None
 
     def _try_out(self, name: int, size: int, now: float) -> None:
-        if not self._trials.read(name, size, self._capacity, now):
-            return
-        # Heats of another half-life are off by a factor that fades; the order of the shortlists is worth nothing.
+        if self._trials.read(name, size, self._capacity, now):
+            self._adopt()
+
+    def _adopt(self) -> None:
+        """The half-life that was chosen. Heats of another are off by a factor that fades."""
         self._rate = steps_a_second(self._trials.half_life)
+        self._is_short = self._trials.half_life <= _SHORT
         for shelf in self._shelves.values():
             shelf.asked = 0
             for slot in shelf.shortlist.clear():

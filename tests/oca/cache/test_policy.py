@@ -152,6 +152,26 @@ def test_an_extent_of_a_rendition_that_many_watch_outlives_another():
     assert set(victims(policy, 10)) == set(range(1, 20, 2))
 
 
+def short(policy: Policy) -> Policy:
+    """As if the trials had found that readings fade within minutes."""
+    policy._trials.chosen = 0
+    policy._adopt()
+    return policy
+
+
+def test_where_recency_rules_who_was_read_longest_ago_goes():
+    policy = short(filled(10, range(10)))
+    read(policy, 0, 3, 7)
+    read(policy, 3, now=BASE + LATER)
+    assert victims(policy, 10) == [1, 2, 4, 5, 6, 8, 9, 0, 7, 3]
+
+
+def test_where_recency_rules_every_newcomer_is_written():
+    policy = short(tiers(nvme=4, memory=4))
+    put(policy, range(4), OTHER)
+    assert admitted(policy, 9) == (Level.NVME, AdmitReason.NEWCOMER)
+
+
 # Pledges
 
 

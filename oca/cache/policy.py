@@ -6,10 +6,10 @@ renditions.py). What goes is the coldest of those looked at lately (shortlist.py
 minutes where the traffic is driven by recency, and the order is then that of LRU; in days where it is driven by
 popularity, and the order is then that of LFU.
 
-Flash is written only for what is hotter than what it would replace, by a margin that keeps writes below a sixth of the
-misses. What is not waits in memory, on a box that has no slow disks, and is lost if nobody asks again; on a box with slow
-disks everything new goes there, and flash gets what has become hot enough. Where readings fade within minutes everything
-new is written: probation is then on flash and as large as it need be. Only the budget of a device limits that.
+Flash is written only for what is hotter than what it would replace, by a margin that narrows while little is written.
+What is not waits in memory, on a box that has no slow disks, and is lost if nobody asks again; on a box with slow disks
+everything new goes there, and flash gets what has become hot enough. Where readings fade within minutes everything new
+is written: probation is then on flash, and as large as it need be. Only the budget of a device limits that.
 
 The store asks (`admit`, `victims`, `next_move`) and tells what it did (`place`, `move`, `forget`).
 """
@@ -61,8 +61,8 @@ _NONE: Final[AbstractSet[int]] = frozenset()
 _NEVER: Final = 1 << 20
 _HOUR: Final = 3600
 _SHORT: Final = 2 * _HOUR
-"""Half-lives up to this make the order that of LRU, and a newcomer hotter than what it replaces: then the lines are kept
-in that order, and nothing is compared."""
+"""Half-lives up to this make the order that of LRU, and any newcomer hotter than what it replaces: then the lines are
+kept in that order, and nothing is compared."""
 _BERTHS: Final = 255
 _LOW: Final = 0xFFFFFFFF
 

@@ -101,6 +101,8 @@ class Rack:
         self._seen: dict[int, tuple[int, int]] = {}
         self._settings: dict[str, DeviceSettings] = {}
         self._probed_at = 0.0
+        self._at_the_rack = asyncio.Lock()
+        """Held while a device comes or goes: two commands for one device are carried out one after the other."""
         self.left_out: list[LeftOut] = []
         self.returned: list[Shelf] = []
         """Devices to be settled: they are new here, or back, and things went on without them."""
@@ -140,6 +142,10 @@ class Rack:
 
     async def add(self, order: AddOrder) -> Shelf:
         """Bring a device into service, or back. Raises `OrderRefused` with what would help."""
+        async with self._at_the_rack:
+            return await self._add(order)
+
+    async def _add(self, order: AddOrder) -> Shelf:
         path = order.path.rstrip("/")
         if not path.startswith("/"):
             raise OrderRefused(400, f"path: read {order.path!r}; allowed: an absolute path")
@@ -198,6 +204,12 @@ class Rack:
 
     async def remove(self, shelf: Shelf, *, force: bool) -> None:
         """Out of service for good. With `force` also if content lies there still: it is given up."""
+        async with self._at_the_rack:
+            await self._remove(shelf, force=force)
+
+    async def _remove(self, shelf: Shelf, *, force: bool) -> None:
+        if self._shelves.shelf(shelf.number) is not shelf:
+            return  # Somebody else has just removed it.
         left = self._shelves.policy.used_bytes(shelf.number)
         if left and not force:
             raise OrderRefused(

@@ -330,13 +330,13 @@ class Policy:
         place = ghosts.place_of(name, group)
         if place < 0:
             heat = 0
-            self._renditions.read(group, second, rate, self._held >> 2)
+            self._renditions.read(group, second, rate, self._held >> 3)
         else:
             heat = ghosts.heat(place)
             age = ghosts.age(place, second)
             if age >= size_bytes // (_PAGES_A_SECOND * PAGE_BYTES * AGE_UNIT) * AGE_UNIT:
                 heat = warmed(heat - int(age * rate))
-                self._renditions.read(group, second, rate, self._held >> 2)
+                self._renditions.read(group, second, rate, self._held >> 3)
         if not name & self._trials.mask:
             self._try_out(name, pages(size_bytes), now)
         if not self._tiers:
@@ -361,7 +361,7 @@ class Policy:
             return admission
         if not self._has_memory:
             if place < 0:
-                self._renditions.widen(group, self._held >> 2)
+                self._renditions.widen(group, self._held >> 3)
             ghosts.remember(name, group, heat, second, second, rate)
         return self._is_spent
 
@@ -538,7 +538,7 @@ class Policy:
         rate = self._rate
         self._touched[slot] = second
         self._heat[slot] = heat = warmed(self._heat[slot] - int(since * rate))
-        self._renditions.read(self._group[slot], second, rate, self._held >> 2)
+        self._renditions.read(self._group[slot], second, rate, self._held >> 3)
         name = self._name[slot]
         if not name & self._trials.mask:
             self._try_out(name, self._pages[slot], now)
@@ -844,7 +844,7 @@ class Policy:
         place = ghosts.place_of(name, group)
         if place < 0:
             self._heat[slot] = 0
-            self._renditions.widen(group, self._held >> 2)
+            self._renditions.widen(group, self._held >> 3)
         else:
             self._heat[slot] = warmed(ghosts.heat(place) - int(ghosts.age(place, second) * self._rate))
             ghosts.forget(place)

@@ -35,7 +35,7 @@ class Renditions:
         return len(self._groups)
 
     def read(self, group: int, second: int, rate: float, most: int) -> None:
-        """One of its extents was read. The table grows to `most` places, as many as there are extents, or nearly."""
+        """One of its extents was read. The table grows to `most` places, or twice as many."""
         place = group & self._mask
         touched = self._touched
         left = self._reads[place] * 0.5 ** ((second - touched[place]) * rate / DOUBLING)

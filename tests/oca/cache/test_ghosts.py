@@ -26,7 +26,7 @@ def known(ghosts, pairs):
 
 
 def test_what_went_is_known_with_its_heat_until_it_returns():
-    ghosts = Ghosts()
+    ghosts = Ghosts(1 << 15)
     ghosts.remember(7, 1, 512, NOW - 3600, NOW, RATE)
     place = ghosts.place_of(7, 1)
     assert ghosts.heat(place) == 512
@@ -36,14 +36,14 @@ def test_what_went_is_known_with_its_heat_until_it_returns():
 
 
 def test_the_same_name_in_another_group_is_another():
-    ghosts = Ghosts()
+    ghosts = Ghosts(1 << 15)
     remember(ghosts, [(7, 1)])
     assert ghosts.place_of(7, 2) < 0
     assert ghosts.place_of(8, 1) < 0
 
 
 def test_a_crowd_of_cold_names_does_not_drive_out_the_hot():
-    ghosts = Ghosts()
+    ghosts = Ghosts(1 << 15)
     hot = names(2000)
     remember(ghosts, hot, heat=1024)
     remember(ghosts, names(200_000, seed=2))
@@ -51,7 +51,7 @@ def test_a_crowd_of_cold_names_does_not_drive_out_the_hot():
 
 
 def test_the_hot_are_forgotten_once_they_have_cooled():
-    ghosts = Ghosts()
+    ghosts = Ghosts(1 << 15)
     hot = names(2000)
     remember(ghosts, hot, heat=512)
     remember(ghosts, names(200_000, seed=2), now=NOW + 9 * 86400)
@@ -59,7 +59,7 @@ def test_the_hot_are_forgotten_once_they_have_cooled():
 
 
 def test_a_larger_table_knows_what_the_smaller_one_knew():
-    ghosts = Ghosts()
+    ghosts = Ghosts(1 << 15)
     gone = names(5000)
     remember(ghosts, gone)
     before = known(ghosts, gone)
@@ -73,7 +73,7 @@ def test_a_larger_table_knows_what_the_smaller_one_knew():
 
 @given(st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), unique=True, min_size=1, max_size=50))
 def test_a_name_may_be_lost_but_is_not_made_up(pairs):
-    ghosts = Ghosts()
+    ghosts = Ghosts(1 << 15)
     remember(ghosts, pairs[:-1])
     name, group = pairs[-1]
     if ghosts.place_of(name, group) >= 0:
@@ -81,7 +81,7 @@ def test_a_name_may_be_lost_but_is_not_made_up(pairs):
 
 
 def test_a_dump_brings_them_back():
-    ghosts, later = Ghosts(), Ghosts()
+    ghosts, later = Ghosts(1 << 15), Ghosts(1 << 15)
     gone = names(5000)
     remember(ghosts, gone, heat=300)
     later.restore(*ghosts.dump())

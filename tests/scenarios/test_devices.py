@@ -99,8 +99,8 @@ def listed(*devices):
 
 @pytest.fixture
 def films(origin, path):
-    """Eight films, put at the origin."""
-    return {f"{path}/{number}": origin.put(f"{path}/{number}", FILM) for number in range(8)}
+    """So many films that of two devices alike each gets some, whatever their random ids: all on one is 1 in 500,000."""
+    return {f"{path}/{number}": origin.put(f"{path}/{number}", FILM) for number in range(20)}
 
 
 @pytest.fixture

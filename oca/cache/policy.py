@@ -166,17 +166,17 @@ class _Shelf:
 class _Tier:
     """The open shelves of a level."""
 
-    __slots__ = ("_turn", "free", "has_returned", "is_new", "is_room", "level", "most", "shelves", "slack")
+    __slots__ = ("_turn", "free", "has_returned", "is_new", "is_room", "level", "plenty", "shelves", "slack")
 
     def __init__(self, level: Level, shelves: list[_Shelf]) -> None:
         self.level = level
         self.shelves = shelves
         self.free = sum(shelf.capacity - shelf.used for shelf in shelves)
         """Pages."""
-        self.most = sum(shelf.capacity for shelf in shelves) // 16
-        """More than this need not be free for an extent to be kept without asking for its worth: it comes in blocks."""
         self.slack = sum(min(2 * _EXTENT_PAGES, shelf.capacity // 64) for shelf in shelves[1:])
         """Room that is left when some shelf may be full: they are filled evenly, but for chance."""
+        self.plenty = self.slack + max(1, sum(shelf.capacity for shelf in shelves) // 16)
+        """More than this need not be free for an extent to be kept without asking for its worth: it comes in blocks."""
         self._turn = 0
         # Made once: to look up a word of an Enum takes as long as all else that an answer takes.
         self.is_room = Admission(level, AdmitReason.FREE)
@@ -184,8 +184,7 @@ class _Tier:
         self.has_returned = Admission(level, AdmitReason.RETURNED)
 
     def has_room(self, size: int) -> bool:
-        free = self.free
-        return free > 0 and (free >= size + self.slack or free >= self.most + self.slack)
+        return self.free >= size + self.slack or self.free >= self.plenty
 
     def next_shelf(self) -> _Shelf:
         """One after the other: which one the store takes, it decides itself."""
@@ -343,16 +342,18 @@ class Policy:
             return self._is_closed
         wanted = -(-size_bytes // PAGE_BYTES)
         for tier in self._tiers:
-            if tier.free > 0 and tier.has_room(wanted):
+            if tier.free >= wanted + tier.slack or tier.free >= tier.plenty:
                 return tier.is_room
         tier = self._tiers[0]
         admission = tier.is_new if place < 0 else tier.has_returned
         if self._is_slow:
             return admission
-        shelf = tier.next_shelf()
+        shelf = tier.shelves[0] if len(tier.shelves) == 1 else tier.next_shelf()
         if self._has_memory and not self._is_short:
-            value = together(second * rate + heat, self._renditions.share_of(group, rate))
-            if value <= self._bar(shelf) + self._margin:
+            bar = (self._bar(shelf) if not shelf.asked else shelf.bar) + self._margin
+            shelf.asked -= 1
+            value = second * rate + heat
+            if value <= bar and together(value, self._renditions.share_of(group, rate)) <= bar:
                 self._margin -= self._margin > _LEAST_MARGIN
                 return self._is_cold
         # Without memory probation is on flash: newcomers go first there. The budget says how many there may be.
@@ -686,12 +687,9 @@ class Policy:
 
     def _bar(self, here: _Shelf) -> float:
         """The value of what a shelf would give up for a newcomer."""
-        if here.asked:
-            here.asked -= 1
-        else:
-            here.asked = _ASKS - 1
-            self._look(here, _NONE)
-            here.bar = self._true_coldest(here)[0]
+        here.asked = _ASKS
+        self._look(here, _NONE)
+        here.bar = self._true_coldest(here)[0]
         return here.bar
 
     def _coldest(self, here: _Shelf, pinned: AbstractSet[int]) -> int:

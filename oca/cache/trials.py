@@ -48,9 +48,12 @@ class Trials:
         return [trial.missed for trial in self._trials]
 
     def read(self, name: int, pages: int, capacity: int, now: float) -> bool:
-        """A sampled extent was asked for; `capacity` is of the real cache, in pages. Whether the choice has changed."""
+        """A sampled extent was asked for; `capacity` is of the real cache, in pages. Whether the choice has changed.
+
+        The trials have three quarters of it: while a new cache fills they are full first, and know before it matters.
+        """
         for trial in self._trials:
-            trial.read(name, pages, capacity >> self._shift, now)
+            trial.read(name, pages, 3 * capacity >> self._shift + 2, now)
         self._seen += 1
         if self._seen % _JUDGED_EVERY:
             return False

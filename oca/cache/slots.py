@@ -18,8 +18,9 @@ class Slots:
         """So many of the numbers that were given back last are not given again yet: a late report must not hit whoever
         would have got the number.
         """
-        self._keys = bytearray()
-        self._taken = bytearray()
+        # Arrays and not bytearrays: those take an eighth more than they hold, these a sixteenth.
+        self._keys = array("B")
+        self._taken = array("B")
         self._free = array("I")
         self._most_resting = resting
         self._resting: deque[int] = deque()
@@ -38,7 +39,7 @@ class Slots:
             slot = self._free.pop()
             self._set(slot, key)
             return slot
-        self._keys += key
+        self._keys.frombytes(key)
         self._taken.append(1)
         return len(self._taken) - 1
 
@@ -47,8 +48,8 @@ class Slots:
         missing = slot + 1 - len(self._taken)
         if missing > 0:
             first = len(self._taken)
-            self._keys += bytes(_KEY * missing)
-            self._taken += bytes(missing)
+            self._keys.frombytes(bytes(_KEY * missing))
+            self._taken.frombytes(bytes(missing))
             # The numbers jumped over are free until their own extents turn up: `settle` counts what stayed free.
             self._free.extend(range(first, slot))
         if self._taken[slot]:
@@ -65,7 +66,7 @@ class Slots:
         """None if the slot is free or was never given."""
         if slot >= len(self._taken) or not self._taken[slot]:
             return None
-        return bytes(self._keys[_KEY * slot : _KEY * (slot + 1)])
+        return self._keys[_KEY * slot : _KEY * (slot + 1)].tobytes()
 
     def give_back(self, slot: int) -> None:
         if self._taken[slot]:
@@ -75,5 +76,5 @@ class Slots:
                 self._free.append(self._resting.popleft())
 
     def _set(self, slot: int, key: ExtentKey) -> None:
-        self._keys[_KEY * slot : _KEY * (slot + 1)] = key
+        self._keys[_KEY * slot : _KEY * (slot + 1)] = array("B", key)
         self._taken[slot] = 1

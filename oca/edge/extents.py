@@ -269,13 +269,6 @@ def _verify(extent: OpenExtent, block: int, crc: int) -> None:
         raise Damaged(extent, Fault.ROTTEN, f"block {block} does not have the sum that it was stored with")
 
 
-def _new_copy(extent: OpenExtent, block: int) -> Copy:
-    try:
-        return Copy(extent, block)
-    except OSError as error:
-        raise NoDescriptors(str(error)) from error
-
-
 def _sum_of_file(extent: OpenExtent, block: int, copy_fd: int) -> int:
     """The CRC32C of a block's bytes, which are written to `copy_fd` too if it is not -1."""
     offset, length = block * BLOCK_BYTES, extent.length_of(block)

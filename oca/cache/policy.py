@@ -202,8 +202,7 @@ _UNLISTED: Final = 0xFF & ~LISTED
 class Policy:
     """Sizes are bytes on disk. A `name` is 64 well-mixed bits of an extent's key, a `group` 32 of its rendition's."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self._seed = seed
+    def __init__(self) -> None:
         self._columns = columns = Columns()
         self._standing = columns.standing
         self._shelf = columns.shelf

@@ -7,7 +7,7 @@ scrubber, and every cold read compares them before a viewer gets one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Final
 
@@ -41,12 +41,6 @@ LevelOf = Callable[[int], Level]
 """The level of a device by its number."""
 
 _SUM_BYTES: Final = 4
-
-
-def labels_of(folder: DeviceFolder, first: int | None = None) -> Iterator[tuple[ExtentKey, Label | LabelFlaw]]:
-    """Every extent file of a device with its label, or with why it is not believed. `first` as in `extents`."""
-    for key in folder.extents(first):
-        yield key, label_of(folder, key)
 
 
 def label_of(folder: DeviceFolder, key: ExtentKey) -> Label | LabelFlaw:

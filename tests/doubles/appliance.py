@@ -306,3 +306,15 @@ def as_toml(tables: dict[str, Any]) -> str:
             # A JSON string, number, boolean or list of strings is written alike in TOML.
             lines += [f"{key} = {json.dumps(value)}" for key, value in one.items()]
     return "\n".join(lines) + "\n"
+
+
+def command(appliance: Appliance, *words: str) -> tuple[int, str, str]:
+    """`oca` with these words, as an operator runs it: its exit code, what it printed, and its complaints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "oca", *words, "--config", str(appliance.config)],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr

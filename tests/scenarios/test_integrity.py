@@ -4,14 +4,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from oca.cache.health import Fault
 from oca.cache.keys import object_key
-from tests.doubles.appliance import BLOCK, PATIENCE, wait_until
+from tests.doubles.appliance import BLOCK, PATIENCE, command, wait_until
 
 KINDS = {
     "small": (4097, [(0, 4097)]),
@@ -23,17 +21,6 @@ KINDS = {
 """Sizes of films, and which spans of them are watched."""
 HELD = {"small": 1, "block": 1, "film": 3, "long": 3}
 STILL = {"fetch": {"read_ahead_blocks": 0}}
-
-
-def oca(appliance, *words):
-    done = subprocess.run(
-        [sys.executable, "-m", "oca", *words, "--config", str(appliance.config)],
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def fill(appliance, origin, path):
@@ -94,7 +81,7 @@ def test_what_is_held_is_known_again_without_the_index(make_appliance, origin, p
     one.stop()
     shutil.rmtree(one.state_dir)
     if by == "command":
-        code, output, errors = oca(one, "index", "rebuild")
+        code, output, errors = command(one, "index", "rebuild")
         assert code == 0, errors
         assert output.startswith(f"{len(files)} extents")
     one.start(**STILL)
@@ -105,7 +92,7 @@ def test_what_is_held_is_known_again_without_the_index(make_appliance, origin, p
     # And it goes on as if nothing had been.
     wait_until(lambda: not any(device["detail"] for device in one.status()["devices"]), "all is taken over")
     more = fill(one, origin, f"{path}/more")
-    code, output, errors = oca(one, "store", "verify")
+    code, output, errors = command(one, "store", "verify")
     assert code == 0, output + errors
     one.stop()
     one.start(**STILL)
@@ -141,7 +128,7 @@ def test_who_is_killed_while_it_takes_over_loses_nothing(make_appliance, origin,
     for name in films:
         wait_held(one, name)
     are_right(one, films)
-    code, output, errors = oca(one, "store", "verify")
+    code, output, errors = command(one, "store", "verify")
     assert code == 0, output + errors
     one.stop()
 
@@ -156,7 +143,7 @@ def test_a_device_of_another_box_is_served_from_at_once(make_appliance, origin, 
     wait_held(one, f"{path}/own/small")
     moved = one.folder / "moved"
     other.devices[0].rename(moved)
-    code, output, errors = oca(one, "device", "add", str(moved), "--tier", "nvme", "--capacity", "1 GiB")
+    code, output, errors = command(one, "device", "add", str(moved), "--tier", "nvme", "--capacity", "1 GiB")
     assert code == 0, output + errors
     for name in films:
         wait_held(one, name)
@@ -194,7 +181,7 @@ def test_what_rots_at_rest_is_named_by_verify_and_replaced_by_the_scrubber(make_
     flip(file_of(one, rotten), 99)
     os.truncate(file_of(one, cut), 1000)
     file_of(one, gone).unlink()
-    code, output, errors = oca(one, "store", "verify")
+    code, output, errors = command(one, "store", "verify")
     assert code == 1, errors
     told = output.splitlines()
     for name, flaw in ((rotten, "rotten"), (cut, "short"), (gone, "missing")):
@@ -218,7 +205,7 @@ def test_what_rots_at_rest_is_named_by_verify_and_replaced_by_the_scrubber(make_
     assert origin.count(well) == asked[well]
     serves_without_the_origin(one, origin, films)
     one.stop()
-    code, output, errors = oca(one, "store", "verify")
+    code, output, errors = command(one, "store", "verify")
     assert code == 0, output + errors
 
 

@@ -3,23 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
-from tests.doubles.appliance import BLOCK, PATIENCE
+from tests.doubles.appliance import BLOCK, command
 
 FILM = 2 * BLOCK + 4097
-
-
-def oca(appliance, *words):
-    done = subprocess.run(
-        [sys.executable, "-m", "oca", *words, "--config", str(appliance.config)],
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def test_verify_tells_what_is_wrong_while_the_appliance_serves(make_appliance, origin, path):
@@ -27,7 +14,7 @@ def test_verify_tells_what_is_wrong_while_the_appliance_serves(make_appliance, o
     content = origin.put(path, FILM)
     assert one.get(path).body == content
     one.wait_stored(path)
-    code, output, errors = oca(one, "store", "verify")
+    code, output, errors = command(one, "store", "verify")
     assert code == 0, errors
     assert "1 extents looked at, 3 blocks" in output
     (file,) = one.extent_files()
@@ -37,12 +24,12 @@ def test_verify_tells_what_is_wrong_while_the_appliance_serves(make_appliance, o
         os.fsync(disk.fileno())
         # What lies in memory is taken for compared, rightly: it is the disk that rots.
         os.posix_fadvise(disk.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    code, output, _ = oca(one, "store", "verify", "--json", "--device", str(one.devices[0]) + "/")
+    code, output, _ = command(one, "store", "verify", "--json", "--device", str(one.devices[0]) + "/")
     assert code == 1
     (finding,) = json.loads(output)["findings"]
     assert (finding["flaw"], finding["path"]) == ("rotten", path)
     assert "block 1 " in finding["sentence"]
-    code, output, _ = oca(one, "store", "verify", "--quick")
+    code, output, _ = command(one, "store", "verify", "--quick")
     assert code == 0, "a quick look reads no content"
     assert one.get(path).body == content, "and a viewer gets the right bytes all the same"
 
@@ -53,12 +40,12 @@ def test_a_lost_index_is_made_anew_from_the_devices_alone(make_appliance, origin
     for name, content in films.items():
         assert one.get(name).body == content
         one.wait_stored(name)
-    code, output, errors = oca(one, "index", "rebuild")
+    code, output, errors = command(one, "index", "rebuild")
     assert (code, output) == (1, ""), "not while the appliance runs"
     assert errors.startswith("oca: ")
     one.stop()
     shutil.rmtree(one.state_dir / "index")
-    code, output, errors = oca(one, "index", "rebuild")
+    code, output, errors = command(one, "index", "rebuild")
     assert code == 0, errors
     assert output.startswith("4 extents")
     asked = len(origin.asked)
@@ -68,5 +55,5 @@ def test_a_lost_index_is_made_anew_from_the_devices_alone(make_appliance, origin
         assert answer.body == content
         assert answer.is_hit
     assert len(origin.asked) == asked
-    code, _, errors = oca(one, "store", "verify")
+    code, _, errors = command(one, "store", "verify")
     assert code == 0, errors

@@ -139,9 +139,9 @@ def _row(family: Family, unit: Unit, size: float, name: str, plan: Plan) -> Row:
     made, file = _traces[family, unit]
     capacity = int(made.footprint_bytes * size)
     if name == FLASH:
-        return _ours(made, flash_box(capacity, plan.memory_share, plan.dwpd), plan.seed)
+        return _ours(made, flash_box(capacity, plan.memory_share, plan.dwpd))
     if name == TIERED:
-        return _ours(made, tiered_box(capacity, plan.dwpd), plan.seed)
+        return _ours(made, tiered_box(capacity, plan.dwpd))
     if name in PLAIN:
         plain = PlainLru() if name == PLAIN_LRU else PlainS3Fifo()
         outcome = replayed(plain, made, (Device(Level.NVME, capacity),))
@@ -160,8 +160,8 @@ def _row(family: Family, unit: Unit, size: float, name: str, plan: Plan) -> Row:
     }
 
 
-def _ours(made: Trace, box: Box, seed: int) -> Row:
-    outcome = replayed(Policy(seed), made, box)
+def _ours(made: Trace, box: Box) -> Row:
+    outcome = replayed(Policy(), made, box)
     cost, rest = microseconds(made, box, outcome)
     row: Row = {
         "missed": outcome.missed,

@@ -89,16 +89,16 @@ def _row(family: Family, kind: str, plan: Plan) -> dict:
         run.check_books()
         return {name: _byte_hits(run, *span) for name, span in spans.items()}
 
-    uninterrupted = until_last(Replay(Policy(plan.seed), made, box))
-    stopped = Replay(Policy(plan.seed), made, box)
+    uninterrupted = until_last(Replay(Policy(), made, box))
+    stopped = Replay(Policy(), made, box)
     stopped.run(stop)
     packed = dumped(stopped)
-    restart(stopped, Policy(plan.seed), packed)
+    restart(stopped, Policy(), packed)
     held = sum(map(bool, stopped.lies_on))
     restarted = until_last(stopped)
-    bare = Replay(Policy(plan.seed), made, box)
+    bare = Replay(Policy(), made, box)
     bare.run(stop)
-    restart(bare, Policy(plan.seed), b"")
+    restart(bare, Policy(), b"")
     lost = until_last(bare)
     return {
         "name": f"{family}, {kind}",

@@ -17,6 +17,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -46,6 +47,7 @@ from oca.cache.records import (
 from oca.cache.slots import Slots
 from oca.errors import DeviceFault, DeviceFull, ExtentDamaged, IndexUnusable, OrderRefused, StoreError
 from oca.store.board import Board
+from oca.store.device import DeviceFolder
 from oca.store.index import (
     AddBlock,
     AdoptExtent,
@@ -66,6 +68,7 @@ log = logging.getLogger(__name__)
 _RESTING: Final = 1024
 _LOAD_BATCH: Final = 2000
 _FORGET_BATCH: Final = 500
+_LISTING: Final = 600.0
 _WHEREABOUTS: Final = 5.0
 """Seconds for a look whether a device is still where it was."""
 
@@ -224,12 +227,14 @@ class Shelves:
         await self._loaded.wait()
         removed = 0
         try:
-            # A large disk takes its time to list, and nobody waits for it.
-            keys = await shelf.do(lambda: list(shelf.folder.extents()), deadline=3600.0)
-            for number, key in enumerate(keys):
-                if number % 100 == 99:
-                    await asyncio.sleep(0)
-                if not self._lies_on(shelf, key) and key not in self._busy:
+            # In parts: a large disk takes its time to list, and ten million names are a gigabyte.
+            for first in range(256):
+                listing = partial(_listed, shelf.folder, first)
+                for number, key in enumerate(await shelf.do(listing, _LISTING)):
+                    if number % 100 == 99:
+                        await asyncio.sleep(0)
+                    if self._lies_on(shelf, key) or key in self._busy:
+                        continue
                     async with self._alone(key):
                         if not self._lies_on(shelf, key):
                             await self._unlink(shelf, key)
@@ -770,3 +775,7 @@ def _held_bytes(extent: ExtentRecord | None, key: ExtentKey, size: int) -> int:
         return 0
     start = int.from_bytes(key[24:28], "big") * EXTENT_BYTES
     return min(extent.present.bit_length() * BLOCK_BYTES, size - start)
+
+
+def _listed(folder: DeviceFolder, first: int) -> list[ExtentKey]:
+    return list(folder.extents(first))

@@ -12,8 +12,9 @@ from oca.commands import devices, store
 from oca.commands.terminal import say, show
 from oca.errors import OcaError, SettingsError
 from oca.lifecycle import configure_logging
-from oca.settings import Bytes, Settings, Tier, read_settings, size_of
+from oca.settings import Settings, Tier, read_settings
 from oca.supervisor import serve as run_appliance
+from wire.toml import Bytes, size_of
 
 _EXIT_CODES = """
 exit codes:

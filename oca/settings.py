@@ -7,37 +7,17 @@ read and what is allowed.
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from oca.errors import SettingsError
 from oca.http.replies import EXPOSED
-
-_UNITS: Final = {"B": 1}
-for _power, _letter in enumerate("KMGTP", start=1):
-    _UNITS[f"{_letter}iB"] = 1024**_power
-    _UNITS[f"{_letter}B"] = 1000**_power
-_QUANTITY: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
-_SPANS: Final = {"ms": 0.001, "s": 1, "min": 60, "h": 3600, "d": 86400}
-_ID: Final = r"^[A-Za-z][A-Za-z0-9._-]{0,63}\Z"
-_MOST_BYTES: Final = 2**60
-"""An exbibyte. What is larger is a slip of the pen, and would not fit where sizes are packed."""
-_MOST_SECONDS: Final = 100 * 365 * 86400.0
-
-
-class Bytes(int):
-    """A size, written as "2 TiB", "500 GB", "64 KiB" or a plain number of bytes."""
-
-
-class Seconds(float):
-    """A duration, written as "75 s", "250 ms", "2 min", "1 h", "7 d" or a plain number of seconds."""
+from wire.heartbeat import ApplianceId
+from wire.toml import Bytes, Document, Mistake, Seconds, host_and_port, leads_somewhere, quantity
 
 
 class Tier(StrEnum):
@@ -49,7 +29,7 @@ class Tier(StrEnum):
 
 
 class Appliance(Struct, frozen=True, forbid_unknown_fields=True):
-    id: Annotated[str, Meta(pattern=_ID)]
+    id: ApplianceId
     """Names this box in Cache-Status, CDN-Loop, metrics and steering."""
     state_dir: str = "/var/lib/oca"
     """Index and run-time files. On a local disk; as durable as the cache should be."""
@@ -210,14 +190,11 @@ def read_settings(path: str) -> Settings:
 def parse_settings(text: str, path: str) -> Settings:
     """Turn TOML into `Settings`. `path` stands in messages only."""
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: {error}") from error
-    try:
-        settings = msgspec.convert(tree, Settings, dec_hook=_quantity)
-    except msgspec.ValidationError as error:
-        raise SettingsError(_explained(str(error), tree, text, path)) from error
-    _check(settings, text, path)
+        document = Document(text, path)
+        settings = document.read(Settings)
+        _check(settings, document)
+    except Mistake as error:
+        raise SettingsError(str(error)) from error
     return settings
 
 
@@ -229,150 +206,25 @@ def pack_settings(settings: Settings) -> bytes:
 
 
 def unpack_settings(packed: bytes) -> Settings:
-    return msgspec.msgpack.decode(packed, type=Settings, dec_hook=_quantity)
+    return msgspec.msgpack.decode(packed, type=Settings, dec_hook=quantity)
 
 
-def size_of(text: str) -> Bytes:
-    """A size from a command line, written as in the settings; digits alone are bytes. Raises ValueError."""
-    return _bytes(int(text) if text.isdecimal() else text)
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """Split "host:port" or "[v6]:port". Raises ValueError."""
-    parts = urlsplit(f"//{address}")
-    if parts.port is None or not parts.hostname or parts.netloc != address or parts.username is not None:
-        raise ValueError(f"{address!r} is not host:port")
-    return parts.hostname, parts.port
-
-
-def _quantity(kind: type, value: Any) -> Any:  # noqa: ANN401 - msgspec gives whatever TOML held
-    if kind is Bytes:
-        return _bytes(value)
-    if kind is Seconds:
-        return _seconds(value)
-    raise NotImplementedError(kind)
-
-
-def _bytes(value: object) -> Bytes:
-    size: float = -1
-    if isinstance(value, int) and not isinstance(value, bool):
-        size = value
-    elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)) and found[2] in _UNITS:
-        size = float(found[1]) * _UNITS[found[2]]
-    if not 0 <= size <= _MOST_BYTES:
-        raise ValueError('Expected a size such as "2 TiB", "500 GB" or a number of bytes, 1 EiB at most')
-    return Bytes(size)
-
-
-def _seconds(value: object) -> Seconds:
-    span: float = -1
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        span = value
-    elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)) and found[2] in _SPANS:
-        span = float(found[1]) * _SPANS[found[2]]
-    if not 0 <= span <= _MOST_SECONDS:
-        raise ValueError('Expected a duration such as "75 s", "250 ms", "2 min", "1 h" or a number of seconds')
-    return Seconds(span)
-
-
-def _explained(message: str, tree: dict[str, Any], text: str, path: str) -> str:
-    """Add the line, the key and what was read to msgspec's message, which ends in " - at `$.a.b[0]`"."""
-    what, _, where = message.partition(" - at `$")
-    dotted = where.rstrip("`").lstrip(".")
-    unknown = re.search(r"contains unknown field `(.+)`", what)
-    keys = [key for key in re.split(r"\.|\[(\d+|\.\.\.)\]", dotted) if key]
-    if unknown:
-        keys.append(unknown[1])
-        allowed = _fields_of(keys[:-1])
-        what = f"unknown key {unknown[1]!r}" + (f"; allowed here: {', '.join(allowed)}" if allowed else "")
-    if what.startswith("Invalid enum value"):
-        what = "not one of the allowed values: " + ", ".join(Tier)
-    shown = ".".join(key for key in keys if not key.isdigit() and key != "...")
-    line = _line_of(keys, text)
-    at = f"{path}: line {line}: " if line else f"{path}: "
-    value = _value_at(keys, tree)
-    read = "" if unknown or value is None or isinstance(value, dict | list) else f"; read {value!r}"
-    return f"{at}{shown}: {what}{read}" if shown else f"{at}{what}{read}"
-
-
-def _fields_of(keys: list[str]) -> list[str]:
-    kind: Any = Settings
-    for key in keys:
-        if key.isdigit() or key == "...":
-            continue
-        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == key), None)
-        while kind is not None and not (isinstance(kind, type) and issubclass(kind, Struct)):
-            kind = getattr(kind, "__args__", (None,))[0]
-        if kind is None:
-            return []
-    return [f.name for f in msgspec.structs.fields(kind)]
-
-
-def _value_at(keys: list[str], tree: object) -> object:
-    for key in keys:
-        if isinstance(tree, dict):
-            tree = tree.get(key)
-        elif isinstance(tree, list) and key.isdigit() and int(key) < len(tree):
-            tree = tree[int(key)]
-        else:
-            return None
-    return tree
-
-
-def _line_of(keys: list[str], text: str) -> int | None:
-    """The line where the last named key stands, found by reading tables and keys as a person would. None if unsure."""
-    names = [key for key in keys if not key.isdigit() and key != "..."]
-    index = int(keys[1]) if len(keys) > 1 and keys[1].isdigit() else 0
-    if not names:
-        return None
-    table = ""
-    seen = -1
-    header_line = None
-    for number, line in enumerate(text.splitlines(), start=1):
-        stripped = line.split("#")[0].strip()
-        if stripped.startswith("["):
-            table = stripped.strip("[]").strip()
-            if table == names[0]:
-                seen += 1
-                if seen == index:
-                    header_line = number
-        elif len(names) > 1 and table == names[0] and seen == index:
-            if re.match(rf"[\"']?{re.escape(names[1])}[\"']?\s*[.=]", stripped):
-                return number
-        elif not table and re.match(rf"[\"']?{re.escape(names[0])}[\"']?\s*[.=]", stripped):
-            return number
-    return header_line
-
-
-def _leads_somewhere(url: str, schemes: tuple[str, ...]) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False  # A port that is none, or half an IPv6 address.
-
-
-def _check(settings: Settings, text: str, path: str) -> None:
+def _check(settings: Settings, document: Document) -> None:
     """What types can't say."""
-
-    def refuse(keys: list[str], sentence: str) -> SettingsError:
-        line = _line_of(keys, text)
-        at = f"{path}: line {line}: " if line else f"{path}: "
-        return SettingsError(f"{at}{'.'.join(key for key in keys if not key.isdigit())}: {sentence}")
-
+    refuse = document.refused
     for name in ("http", "control"):
         address: str = getattr(settings.listen, name)
         try:
             host_and_port(address)
         except ValueError as error:
             raise refuse(["listen", name], f'{error}; allowed: "0.0.0.0:8080" or "[::]:8080"') from error
-    if not _leads_somewhere(settings.origin.url, ("s3", "http", "https")):
+    if not leads_somewhere(settings.origin.url, ("s3", "http", "https")):
         raise refuse(
             ["origin", "url"],
             f"read {settings.origin.url!r}; allowed: s3://bucket/prefix, http://host/base or https://host/base",
         )
     for number, parent in enumerate(settings.parents):
-        if not _leads_somewhere(parent.url, ("http", "https")):
+        if not leads_somewhere(parent.url, ("http", "https")):
             raise refuse(["parents", str(number), "url"], f"read {parent.url!r}; allowed: http(s)://host:port")
     if not settings.device:
         raise refuse(["device"], "at least one [[device]] is needed: a cache without a disk keeps nothing")

@@ -24,9 +24,10 @@ from oca.activation import notify, passed_sockets
 from oca.counters import COUNTERS_BYTES, ROWS, WORDS, Count
 from oca.errors import OcaError, SettingsError
 from oca.ipc import socket_path
-from oca.settings import Settings, host_and_port, pack_settings
+from oca.settings import Settings, pack_settings
 from oca.store.board import BOARD_BYTES, CounterMemory, new_memory
 from oca.store.index import Index
+from wire.toml import host_and_port
 
 log = logging.getLogger(__name__)
 

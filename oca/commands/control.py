@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from oca.errors import OcaError
-from oca.settings import Settings, host_and_port
+from oca.settings import Settings
+from wire.toml import host_and_port
 
 _LOOK_DEADLINE: Final = 30.0
 _ORDER_DEADLINE: Final = 120.0

@@ -13,7 +13,8 @@ from oca.cache.health import HEALS, Standing
 from oca.commands.control import ControlClient, NoAnswer
 from oca.commands.terminal import Progress, say, show, size, span, table
 from oca.errors import OcaError
-from oca.settings import Bytes, Device, Settings, Tier
+from oca.settings import Device, Settings, Tier
+from wire.toml import Bytes
 
 _FIRST_LOOK, _LAST_LOOK = 0.1, 2.0
 _PATIENCE: Final = 60.0

@@ -10,17 +10,14 @@ from hypothesis import strategies as st
 
 from oca.errors import SettingsError
 from oca.settings import (
-    Bytes,
-    Seconds,
     Settings,
     Tier,
-    host_and_port,
     pack_settings,
     parse_settings,
     read_settings,
-    size_of,
     unpack_settings,
 )
+from wire.toml import Bytes, Seconds, host_and_port, size_of
 
 GOOD = """\
 [appliance]

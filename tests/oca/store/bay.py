@@ -12,11 +12,12 @@ import crc32c
 from oca.cache.health import Fault
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.cache.records import ObjectRecord
-from oca.settings import Bytes, Device, Store, Tier
+from oca.settings import Device, Store, Tier
 from oca.store.index import Index
 from oca.store.mover import Mover, Pace
 from oca.store.rack import Rack
 from oca.store.shelves import Keeping, Shelves
+from wire.toml import Bytes
 
 PAGE = 4096
 

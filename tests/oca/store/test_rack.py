@@ -9,9 +9,10 @@ import pytest
 from oca.cache.health import Fault, Standing
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.errors import DeviceFault, OrderRefused
-from oca.settings import Bytes, Store, Tier
+from oca.settings import Store, Tier
 from oca.store.rack import AddOrder, Rack
 from tests.oca.store.bay import PAGE, Bay
+from wire.toml import Bytes
 
 KEY = extent_key(object_key("/a"), 1, 0)
 ROOM = 40 * PAGE

@@ -12,11 +12,12 @@ from oca.cache.health import Fault, Signal, Standing
 from oca.cache.keys import BLOCK_BYTES, extent_key, object_key
 from oca.cache.records import ObjectRecord
 from oca.errors import IndexUnusable, OrderRefused
-from oca.settings import Bytes, Device, Store, Tier
+from oca.settings import Device, Store, Tier
 from oca.store.index import AddBlock, Index, PutObject
 from oca.store.rack import AddOrder, Rack
 from oca.store.shelves import Promise, Shelves
 from tests.oca.store.bay import PAGE, Bay, content_of
+from wire.toml import Bytes
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The steering service, which sends every player to an appliance. It comes with its own issue; nothing is here yet."""
+"""The steering service: tells every player which appliances to fetch from, the best first."""

@@ -1,0 +1,288 @@
+"""A decision: the answer to "where should this player fetch this from", with all its reasons.
+
+Whoever asks, by JSON, content steering, redirect or DNS, is answered from here, so all ways agree. There is always an
+answer. When what is above can't be had, the next one answers:
+
+1. `RANKED`: the full ranking over what appliances say of themselves.
+2. `REGION`: the region's list, made every few seconds. For when there is no time to rank, or ranking fails.
+3. `SNAPSHOT`: the full ranking over what was known before this process started. Until appliances were heard.
+4. `STATIC`: the list in the settings. When no appliance is known that could take a player.
+
+The origin is always the last of the list, whoever made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from steering.fleet import Content, Fleet, Member
+from steering.inventory import Serves
+from steering.names import mixed
+from steering.neighbourhood import Near, Neighbourhood, Whereabouts
+from steering.ranking import (
+    Bar,
+    Candidate,
+    Proximity,
+    Question,
+    Ranked,
+    Ranking,
+    Reason,
+    Rules,
+    chosen,
+    rank,
+)
+from steering.standing import TAKES_NEW
+
+ORIGIN: Final = "origin"
+_EVERYWHERE: Final = ""
+_LISTED: Final = 4
+
+
+class Fallback(StrEnum):
+    """Which of the four answered."""
+
+    RANKED = "ranked"
+    REGION = "region"
+    SNAPSHOT = "snapshot"
+    STATIC = "static"
+
+
+class Way(StrEnum):
+    """How it was asked."""
+
+    JSON = "json"
+    CONTENT_STEERING = "content_steering"
+    REDIRECT = "redirect"
+    DNS = "dns"
+    EXPLAIN = "explain"
+
+
+class Ask(Struct, frozen=True, gc=False):
+    """One question of one player."""
+
+    client: bytes
+    """Its packed address, or as much as is known of it."""
+    content: Content
+    way: Way
+    current: str | None = None
+    """The appliance that it is on."""
+    bps: float = 0.0
+    """What it will read, a second."""
+    family: int | None = None
+    """4 or 6 if only appliances with such an address will do (DNS)."""
+
+
+class Target(Struct, frozen=True, gc=False):
+    """One of the answer: an appliance, one of the static list, or the origin."""
+
+    id: str
+    url: str
+    """Scheme and host."""
+
+
+class Decision(Struct, frozen=True, gc=False):
+    id: str
+    at: float
+    way: Way
+    fallback: Fallback
+    reason: Reason
+    targets: tuple[Target, ...]
+    """The best first; the origin last, if there is one."""
+    content: Content
+    question: Question
+    ranking: Ranking | None
+    """None where nothing was ranked."""
+    where: Whereabouts
+    near: tuple[Near, ...]
+
+
+class Decider:
+    """Makes decisions over one fleet."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        neighbourhood: Neighbourhood,
+        rules: Rules,
+        seed: int,
+        replica: str,
+        origin: str | None,
+        static: Sequence[Target],
+    ) -> None:
+        self._fleet = fleet
+        self.neighbourhood = neighbourhood
+        self._rules = rules
+        self._seed = seed
+        self._replica = replica
+        self._made = 0
+        self._origin = () if origin is None else (Target(ORIGIN, origin),)
+        self._static = tuple(static)
+        self._lists: dict[str, tuple[Member, ...]] = {}
+
+    def decide(self, ask: Ask, where: Whereabouts, now: float, *, hurried: bool = False) -> Decision:
+        """The answer. `hurried`: without ranking, from the lists that `prepare` made. Counts the player towards who
+        was chosen.
+        """
+        content = ask.content
+        question = Question(content.mix, ask.current)
+        near: tuple[Near, ...] = ()
+        ranking = None
+        if not hurried:
+            near = self.neighbourhood.near(where, _network(ask.client))
+            ranking = self._ranked(ask, question, near)
+        fallback = Fallback.RANKED
+        if ranking is None:
+            fallback = Fallback.REGION
+            members = self._listed(where, ask.family)
+            reason = Reason.NEAREST if members else Reason.ONLY_ORIGIN
+        else:
+            best = chosen(ranking, self._rules.options)
+            members = [self._fleet.members[row.candidate.appliance] for row in best]
+            reason = ranking.reason
+            if members and not members[0].is_live:
+                fallback = Fallback.SNAPSHOT
+        targets = tuple([Target(member.entry.id, member.entry.url) for member in members])
+        if not targets:
+            fallback = Fallback.STATIC
+            targets = self._static
+        elif ask.bps and ask.way is not Way.EXPLAIN and members[0].entry.id != ask.current:
+            self._fleet.assign(members[0].entry.id, ask.bps)
+        self._made += 1
+        return Decision(
+            f"{self._replica}-{self._made:x}",
+            now,
+            ask.way,
+            fallback,
+            reason,
+            targets + self._origin,
+            content,
+            question,
+            ranking,
+            where,
+            near,
+        )
+
+    def prepare(self) -> None:
+        """Make the lists of all regions anew: of each site, each country, everywhere. Called every few seconds."""
+        inventory = self._fleet.inventory
+        lists: dict[str, list[Member]] = {}
+        for name, site in inventory.sites.items():
+            able = [
+                member
+                for member in self._fleet.at(name)
+                if member.standing in TAKES_NEW and member.utilisation < self._rules.hard_limit
+            ]
+            if not able:
+                continue
+            lists[f"site:{name}"] = able
+            if site.serves is Serves.EVERYONE:
+                lists.setdefault(f"country:{site.country}", []).extend(able)
+                lists.setdefault(_EVERYWHERE, []).extend(able)
+        self._lists = {
+            region: tuple(_two_sites(sorted(members, key=lambda member: (member.utilisation, member.entry.id))))
+            for region, members in lists.items()
+        }
+
+    def _ranked(self, ask: Ask, question: Question, near: tuple[Near, ...]) -> Ranking:
+        rules = self._rules
+        rows = self._fleet.candidates(near, ask.content, ask.current, rules.options, rules.hard_limit)
+        if ask.family is not None:
+            rows = [self._with_address(row, ask.family) for row in rows]
+        return rank(question, rows, rules, self._seed)
+
+    def _with_address(self, row: Candidate, family: int) -> Candidate:
+        entry = self._fleet.members[row.appliance].entry
+        if row.bar is None and not (entry.ipv4 if family == 4 else entry.ipv6):
+            return msgspec.structs.replace(row, bar=Bar.NO_ADDRESS)
+        return row
+
+    def _listed(self, where: Whereabouts, family: int | None) -> list[Member]:
+        """From the lists of the client's regions, the nearest region first."""
+        regions = [f"site:{name}" for name in where.sites]
+        if where.country is not None:
+            regions.append(f"country:{where.country}")
+        regions.append(_EVERYWHERE)
+        found: dict[str, Member] = {}
+        for region in regions:
+            for member in self._lists.get(region, ()):
+                entry = member.entry
+                if family is None or (entry.ipv4 if family == 4 else entry.ipv6):
+                    found.setdefault(entry.id, member)
+        return _two_sites(list(found.values()))[: self._rules.options]
+
+
+def _two_sites(members: list[Member]) -> list[Member]:
+    """The first few of them; the last gives way to one of another site if all are of one."""
+    best = members[:_LISTED]
+    if len({member.entry.site for member in best}) == 1:
+        other = next((member for member in members[_LISTED:] if member.entry.site != best[0].entry.site), None)
+        if other is not None:
+            best[-1] = other
+    return best
+
+
+def _network(client: bytes) -> int:
+    """A number of the client's network: /24 or /48."""
+    return mixed(int.from_bytes(client[:3] if len(client) == 4 else client[:6], "big"))
+
+
+# --- The log: one line for each decision, with all that is needed to make it again ---
+
+
+class Logged(Struct, frozen=True, kw_only=True, gc=False):
+    """A decision as a line of JSON. Of the client only its network is kept."""
+
+    id: str
+    at: float
+    way: Way
+    fallback: Fallback
+    reason: Reason
+    chosen: tuple[str, ...]
+    content: str
+    network: str | None
+    asn: int | None
+    country: str | None
+    seed: int
+    rules: Rules
+    question: Question
+    candidates: tuple[Candidate, ...]
+
+
+def logged(decision: Decision, rules: Rules, seed: int) -> Logged:
+    ranking = decision.ranking
+    rows: tuple[Candidate, ...] = ()
+    if ranking is not None:
+        rows = tuple(row.candidate for row in ranking.ranked) + tuple(candidate for candidate, _ in ranking.rejected)
+    return Logged(
+        id=decision.id,
+        at=decision.at,
+        way=decision.way,
+        fallback=decision.fallback,
+        reason=decision.reason,
+        chosen=tuple(target.id for target in decision.targets),
+        content=decision.content.name,
+        network=decision.where.network,
+        asn=decision.where.asn,
+        country=decision.where.country,
+        seed=seed,
+        rules=rules,
+        question=decision.question,
+        candidates=rows,
+    )
+
+
+def again(line: Logged) -> tuple[Reason, tuple[Ranked, ...]]:
+    """The ranking of a logged decision, made anew: its reason, and who is chosen."""
+    ranking = rank(line.question, line.candidates, line.rules, line.seed)
+    return ranking.reason, chosen(ranking, line.rules.options)
+
+
+def proximity_of(decision: Decision) -> Proximity | None:
+    """The class of the first appliance; None if none was ranked."""
+    ranking = decision.ranking
+    return ranking.ranked[0].candidate.proximity if ranking is not None and ranking.ranked else None

@@ -1,0 +1,474 @@
+"""What is believed of every appliance now: its standing, its load, what it holds. Not a promise, a view.
+
+Fed by heartbeats (`hear`), holdings (`learn`), our own answers (`assign`), changes of the inventory (`take`) and the
+passing of time (`tick`); read by the ranking (`candidates`). Everything is decided at once, nothing here waits; `now`
+is the time of steering's own clock. What an appliance says is believed within bounds: of its identity the caller has
+made sure, its clock is only compared, its capacity is capped by the inventory, and one that claims to be idle while
+players are sent there carries a part of what was sent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+from pyroaring import BitMap
+
+from steering.errors import Unrecognised
+from steering.inventory import Appliance, Inventory, Wish
+from steering.names import mixed, mixed_name
+from steering.ranking import Bar, Candidate, Proximity
+from steering.standing import KEEPS_OLD, TAKES_NEW, Patience, Signal, Standing, after, is_panic, ramp
+from wire.heartbeat import INTERVAL, Heartbeat, HeartbeatAnswer
+from wire.holdings import Holdings
+
+_GUESSED_BPS: Final = 10_000_000_000
+"""Capacity of an appliance of which neither inventory nor network cards say any."""
+_GUESSED_HIT_RATIO: Final = 0.5
+_STAY: Final = 1200.0
+"""Seconds that a player stays, as a time constant: what was assigned fades so fast."""
+_SURELY_THERE: Final = 0.25
+"""Of what was assigned and has not faded yet, so much is taken to be there whatever the appliance claims."""
+_CLOCK_TOLERANCE: Final = 5.0
+_MOST_RENDITIONS: Final = 32
+"""Of a title, looked up in holdings for one decision."""
+
+
+class Why(StrEnum):
+    """What changed a standing, for log and metrics."""
+
+    HEARTBEAT = "heartbeat"
+    SILENCE = "silence"
+    ORDER = "order"
+    SNAPSHOT = "snapshot"
+
+
+class Turn(Struct, frozen=True):
+    """A change of standing."""
+
+    appliance: str
+    before: Standing
+    after: Standing
+    why: Why
+    detail: str
+
+
+class Content(Struct, frozen=True, gc=False):
+    """What is asked for. `mix` is of the title; `renditions` are those that the player may read, by number."""
+
+    name: str
+    mix: int
+    renditions: tuple[int, ...] = ()
+
+
+class MemberState(Struct, frozen=True, kw_only=True):
+    """One appliance in a snapshot."""
+
+    appliance: str
+    standing: Standing
+    since: float
+    utilisation: float
+    capacity_bps: int
+    hit_ratio: float | None
+    holdings_boot: str = ""
+    holdings_version: int = 0
+    holdings: bytes = b""
+
+
+class Member:
+    """One appliance."""
+
+    __slots__ = (
+        "assigned_bps",
+        "boot",
+        "capacity_bps",
+        "clock_offset",
+        "entry",
+        "expected_at",
+        "expected_bps",
+        "heard_at",
+        "heartbeat",
+        "hit_ratio",
+        "holdings",
+        "holdings_boot",
+        "holdings_version",
+        "is_live",
+        "mix",
+        "prefixes_boot",
+        "prefixes_version",
+        "reported",
+        "since",
+        "standing",
+        "steady",
+        "utilisation",
+        "weight",
+    )
+
+    def __init__(self, entry: Appliance, mix: int, now: float) -> None:
+        self.entry = entry
+        self.mix = mix
+        self.standing = Standing.DISABLED if entry.wish is Wish.DISABLE else Standing.LOST
+        self.since = now
+        self.heard_at: float | None = None
+        self.is_live = False
+        """Heard since this process started; else what is known is from a snapshot."""
+        self.boot = ""
+        self.heartbeat: Heartbeat | None = None
+        self.steady = 0
+        self.capacity_bps = int(entry.capacity or _GUESSED_BPS)
+        self.reported = 0.0
+        self.utilisation = 0.0
+        self.hit_ratio = _GUESSED_HIT_RATIO
+        self.weight = 0.0
+        self.assigned_bps = 0.0
+        """Since its last heartbeat."""
+        self.expected_bps = 0.0
+        """Of all that was assigned, what has not faded."""
+        self.expected_at = now
+        self.clock_offset = 0.0
+        self.holdings = BitMap()
+        self.holdings_boot = ""
+        self.holdings_version = 0
+        self.prefixes_boot = ""
+        self.prefixes_version = 0
+
+    @property
+    def bar(self) -> Bar | None:
+        """Why it gets no new players, if so."""
+        if self.standing in TAKES_NEW:
+            return None
+        return Bar.UNHEARD if self.heard_at is None and self.standing is Standing.LOST else Bar(self.standing.value)
+
+    @property
+    def is_clock_off(self) -> bool:
+        return abs(self.clock_offset) > _CLOCK_TOLERANCE
+
+    def candidate(
+        self, proximity: Proximity, rtt: float, renditions: tuple[int, ...], current: str | None
+    ) -> Candidate:
+        """The row that the ranking sees."""
+        standing = self.standing
+        name = self.entry.id
+        bar = None
+        if standing is not Standing.SERVING and not (name == current and standing in KEEPS_OLD):
+            bar = self.bar
+        held = 0.0
+        if renditions:
+            holdings = self.holdings
+            held = sum([number in holdings for number in renditions]) / len(renditions)
+        return Candidate(
+            name,
+            self.entry.site,
+            proximity,
+            rtt,
+            self.utilisation,
+            self.weight,
+            self.hit_ratio,
+            held,
+            self.mix,
+            bar,
+        )
+
+    def carries(self) -> None:
+        """Work out the utilisation anew."""
+        floor = self.expected_bps * _SURELY_THERE / self.capacity_bps
+        self.utilisation = max(self.reported + self.assigned_bps / self.capacity_bps, floor)
+
+
+class Fleet:
+    """All appliances."""
+
+    def __init__(self, patience: Patience, seed: int) -> None:
+        self._patience = patience
+        self._seed = seed
+        self.inventory = Inventory()
+        self.members: dict[str, Member] = {}
+        self._of_site: dict[str, tuple[Member, ...]] = {}
+        self.panic_since: float | None = None
+        """Since when silence is not believed, because too much of the fleet is silent at once."""
+
+    def take(self, inventory: Inventory, now: float) -> list[Turn]:
+        """Go by this inventory from now on. What is known of appliances that stay is kept."""
+        self.inventory = inventory
+        turns = []
+        members: dict[str, Member] = {}
+        of_site: dict[str, list[Member]] = {name: [] for name in inventory.sites}
+        for name, entry in inventory.appliances.items():
+            member = self.members.get(name)
+            if member is None:
+                member = Member(entry, mixed(mixed_name(name) ^ self._seed), now)
+            elif member.entry is not entry:
+                member.entry = entry
+                member.capacity_bps = _capacity(entry, member.heartbeat)
+                turns += self._turn(member, _signal(member, self._patience, now), Why.ORDER, entry.wish, now)
+                member.carries()
+                self._weigh(member, now)
+            members[name] = member
+            of_site[entry.site].append(member)
+        self.members = members
+        self._of_site = {name: tuple(inside) for name, inside in of_site.items()}
+        return turns
+
+    def at(self, site: str) -> tuple[Member, ...]:
+        """The appliances of a site; none if there is no such site any more."""
+        return self._of_site.get(site, ())
+
+    def hear(self, heartbeat: Heartbeat, now: float) -> tuple[HeartbeatAnswer, list[Turn]]:
+        """An appliance spoke; that it is the one it names was made sure. Raises `Unrecognised` for one that the
+        inventory does not know. An old or repeated heartbeat changes nothing.
+        """
+        member = self.members.get(heartbeat.appliance)
+        if member is None:
+            raise Unrecognised(f"the inventory knows no appliance {heartbeat.appliance!r}")
+        known = member.heartbeat
+        if known is not None and known.boot == heartbeat.boot and heartbeat.sequence <= known.sequence:
+            return self._answer(member), []
+        self._fade(member, now)
+        member.heartbeat = heartbeat
+        member.heard_at = now
+        member.is_live = True
+        member.boot = heartbeat.boot
+        member.clock_offset = heartbeat.sent_at - now
+        member.capacity_bps = _capacity(member.entry, heartbeat)
+        member.reported = _utilisation(heartbeat, member.capacity_bps)
+        member.assigned_bps = 0.0
+        if heartbeat.hit_ratio is not None:
+            member.hit_ratio = heartbeat.hit_ratio
+        member.carries()
+        is_well = heartbeat.ready and heartbeat.health >= self._patience.least_health
+        member.steady = member.steady + 1 if is_well else 0
+        turns = self._turn(member, _signal(member, self._patience, now), Why.HEARTBEAT, _told(heartbeat), now)
+        self._weigh(member, now)
+        return self._answer(member), turns
+
+    def learn(self, holdings: Holdings) -> None:
+        """An appliance said what it holds. Raises `Unrecognised` for an unknown appliance and for what is no bitmap."""
+        member = self.members.get(holdings.appliance)
+        if member is None:
+            raise Unrecognised(f"the inventory knows no appliance {holdings.appliance!r}")
+        if holdings.boot == member.holdings_boot and holdings.version < member.holdings_version:
+            return
+        member.holdings = read_bitmap(holdings.bitmap)
+        member.holdings_boot = holdings.boot
+        member.holdings_version = holdings.version
+
+    def learned_prefixes(self, appliance: str, boot: str, version: int) -> None:
+        """Its announced prefixes of this version are in the tables."""
+        member = self.members[appliance]
+        member.prefixes_boot = boot
+        member.prefixes_version = version
+
+    def assign(self, appliance: str, bps: float) -> None:
+        """A player was sent there, who will read so much: counted until the appliance itself reports it."""
+        member = self.members.get(appliance)
+        if member is not None:
+            member.assigned_bps += bps
+            member.expected_bps += bps
+            member.utilisation += bps / member.capacity_bps
+
+    def tick(self, now: float) -> list[Turn]:
+        """Once a second: silence is noticed, and slow starts proceed."""
+        patience = self._patience
+        quiet = []
+        counted = 0
+        for member in self.members.values():
+            heard_at = member.heard_at
+            if heard_at is None:
+                continue
+            is_quiet = now - heard_at > patience.quiet_after
+            # Those that were well when last heard: who was lost long ago says nothing about now.
+            if member.standing in KEEPS_OLD:
+                counted += 1
+                if is_quiet:
+                    quiet.append(member)
+            elif is_quiet and member.standing is Standing.DRAINING:
+                quiet.append(member)
+            if member.weight and member.standing is Standing.SERVING and now - member.since <= patience.ramp + 1.0:
+                self._weigh(member, now)
+        if is_panic(sum(member.standing in KEEPS_OLD for member in quiet), counted, patience):
+            if self.panic_since is None:
+                self.panic_since = now
+            if now - self.panic_since < patience.panic_longest:
+                return []
+        else:
+            self.panic_since = None
+        turns = []
+        for member in quiet:
+            assert member.heard_at is not None
+            silence = now - member.heard_at
+            signal = Signal.SILENT if silence > patience.silent_after else Signal.QUIET
+            turns += self._turn(member, signal, Why.SILENCE, f"not heard for {silence:.0f} s", now)
+        return turns
+
+    def candidates(
+        self,
+        near: Iterable[tuple[str, Proximity, float]],
+        content: Content,
+        current: str | None,
+        enough: int,
+        limit: float,
+    ) -> list[Candidate]:
+        """Rows for the ranking: of the sites in `near` (site, kind, rtt), the nearest first, until `enough` appliances
+        at two sites or more can take the player, which are those below `limit` of their load.
+        """
+        rows: list[Candidate] = []
+        able = 0
+        sites = 0
+        renditions = content.renditions[:_MOST_RENDITIONS]
+        of_site = self._of_site
+        last = None
+        for site, proximity, rtt in near:
+            if able >= enough and sites >= 2 and proximity is not last:
+                break
+            if able >= 2 * enough and sites >= 2:
+                break
+            last = proximity
+            before = able
+            for member in of_site.get(site, ()):
+                row = member.candidate(proximity, rtt, renditions, current)
+                rows.append(row)
+                able += row.bar is None and row.utilisation < limit
+            sites += able > before
+        return rows
+
+    def by_standing(self) -> dict[Standing, int]:
+        counts = dict.fromkeys(Standing, 0)
+        for member in self.members.values():
+            counts[member.standing] += 1
+        return counts
+
+    # --- Snapshots ---
+
+    def states(self) -> Iterator[MemberState]:
+        """What a restarted steering needs to know at once."""
+        for name, member in self.members.items():
+            if member.heard_at is None:
+                continue
+            yield MemberState(
+                appliance=name,
+                standing=member.standing,
+                since=member.since,
+                utilisation=member.utilisation,
+                capacity_bps=member.capacity_bps,
+                hit_ratio=member.hit_ratio,
+                holdings_boot=member.holdings_boot,
+                holdings_version=member.holdings_version,
+                holdings=member.holdings.serialize(),
+            )
+
+    def restore(self, states: Iterable[MemberState], now: float) -> int:
+        """Believe a snapshot until heartbeats say better: each appliance has the usual time to speak. How many."""
+        known = 0
+        for state in states:
+            member = self.members.get(state.appliance)
+            if member is None or member.is_live:
+                continue
+            known += 1
+            if member.entry.wish is not Wish.DISABLE:
+                member.standing = state.standing
+            member.since = min(state.since, now)
+            member.heard_at = now
+            member.reported = min(max(state.utilisation, 0.0), 1.0)
+            member.capacity_bps = max(1, state.capacity_bps)
+            if state.hit_ratio is not None:
+                member.hit_ratio = state.hit_ratio
+            member.holdings = read_bitmap(state.holdings)
+            member.holdings_boot = state.holdings_boot
+            member.holdings_version = state.holdings_version
+            member.carries()
+            self._weigh(member, now)
+        return known
+
+    # --- What changes one member ---
+
+    def _turn(self, member: Member, signal: Signal | None, why: Why, detail: str, now: float) -> list[Turn]:
+        if signal is None:
+            return []
+        before = member.standing
+        standing = after(before, signal)
+        if standing is before:
+            return []
+        member.standing = standing
+        member.since = now
+        if standing is Standing.JOINING:
+            # Also after an order or a suspicion: trust is earned by heartbeats that follow.
+            member.steady = min(member.steady, 1)
+        return [Turn(member.entry.id, before, standing, why, detail)]
+
+    def _weigh(self, member: Member, now: float) -> None:
+        share = ramp(now - member.since, self._patience) if member.standing is Standing.SERVING else 1.0
+        member.weight = member.capacity_bps / 1e9 * share
+
+    def _fade(self, member: Member, now: float) -> None:
+        member.expected_bps *= math.exp(-max(0.0, now - member.expected_at) / _STAY)
+        member.expected_at = now
+
+    def _answer(self, member: Member) -> HeartbeatAnswer:
+        heartbeat = member.heartbeat
+        assert heartbeat is not None
+        return HeartbeatAnswer(
+            drain=member.entry.wish is not Wish.SERVE,
+            wants_holdings=(member.holdings_boot, member.holdings_version)
+            != (heartbeat.boot, heartbeat.holdings_version)
+            and heartbeat.holdings_version > 0,
+            wants_prefixes=(member.prefixes_boot, member.prefixes_version)
+            != (heartbeat.boot, heartbeat.prefixes_version)
+            and heartbeat.prefixes_version > 0,
+            interval=INTERVAL,
+        )
+
+
+def read_bitmap(packed: bytes) -> BitMap:
+    """Raises `Unrecognised` for what is no roaring bitmap."""
+    try:
+        return BitMap.deserialize(packed) if packed else BitMap()
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise Unrecognised(f"holdings are no roaring bitmap: {error}") from error
+
+
+def _signal(member: Member, patience: Patience, now: float) -> Signal | None:
+    """The weightiest word about this appliance. None if nothing was ever heard and nobody bans it."""
+    wish = member.entry.wish
+    if wish is Wish.DISABLE:
+        return Signal.BANNED
+    heartbeat = member.heartbeat
+    if heartbeat is None or member.heard_at is None:
+        return Signal.SILENT if member.standing is Standing.DISABLED else None
+    if now - member.heard_at > patience.silent_after:
+        return Signal.SILENT
+    if wish is Wish.DRAIN or heartbeat.draining:
+        return Signal.EMPTY if heartbeat.connections == 0 else Signal.LEAVING
+    if not heartbeat.ready or heartbeat.health < patience.least_health:
+        return Signal.UNWELL
+    return Signal.STEADY if member.steady >= patience.rise else Signal.WELL
+
+
+def _capacity(entry: Appliance, heartbeat: Heartbeat | None) -> int:
+    """Bits a second. What the network cards say counts up to what the inventory allows."""
+    said = heartbeat.link_bps if heartbeat is not None else 0
+    if entry.capacity:
+        return min(int(entry.capacity), said) if said else int(entry.capacity)
+    return said or _GUESSED_BPS
+
+
+def _utilisation(heartbeat: Heartbeat, capacity_bps: int) -> float:
+    """Of what is scarcest: network, connections, processors."""
+    network = heartbeat.egress_bps / capacity_bps
+    connections = heartbeat.connections / heartbeat.max_connections if heartbeat.max_connections else 0.0
+    return max(network, connections, heartbeat.cpu)
+
+
+def _told(heartbeat: Heartbeat) -> str:
+    if heartbeat.reasons:
+        return "; ".join(heartbeat.reasons)[:200]
+    if heartbeat.draining:
+        return "it drains"
+    return "it is ready" if heartbeat.ready else "it is not ready"
+
+
+def content_of(name: str, renditions: tuple[int, ...] = ()) -> Content:
+    """Content by the name of what stays together: the title, or the path where no title is known."""
+    return Content(name, mixed_name(name), renditions)

@@ -1,0 +1,400 @@
+"""What there is: operators, their sites, the appliances at each. Declared by people; how things *are* is in fleet.py.
+
+An inventory is a value. A change makes another one, or is refused with a sentence; whoever holds the old one goes on
+undisturbed. Entries that stand in the inventory file can be changed there only: two truths about one site are none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Final, TypeVar, cast
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from steering.errors import InventoryError
+from wire.heartbeat import APPLIANCE_ID_PATTERN, ApplianceId
+from wire.toml import BitsPerSecond, Document, Mistake, quantity
+
+Id = Annotated[str, Meta(pattern=APPLIANCE_ID_PATTERN)]
+Asn = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+Words = Annotated[str, Meta(max_length=500)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+EntryT = TypeVar("EntryT")
+
+_NETWORKS: Final = 100_000
+"""Prefixes of one site or operator, at most."""
+
+
+class Serves(StrEnum):
+    """Whose players a site is for."""
+
+    ANNOUNCED = "announced"
+    """Those in prefixes that the site announces."""
+    NETWORK = "network"
+    """These, and all others of the operator's autonomous systems."""
+    EVERYONE = "everyone"
+    """These, and whoever is nearest: an exchange point, say."""
+
+
+class Wish(StrEnum):
+    """What the operator wants of an appliance."""
+
+    SERVE = "serve"
+    DRAIN = "drain"
+    """No new players; those that play are moved away. It reads as drained when they are gone."""
+    DISABLE = "disable"
+    """No player at all, whatever it says of itself."""
+
+
+class Source(StrEnum):
+    """Where an entry was declared."""
+
+    FILE = "file"
+    API = "api"
+
+
+class Operator(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who runs a network: an ISP, an exchange, ourselves."""
+
+    id: Id
+    name: Words = ""
+    asns: Annotated[tuple[Asn, ...], Meta(max_length=1000)] = ()
+    allowed: Annotated[tuple[str, ...], Meta(max_length=_NETWORKS)] = ()
+    """Networks within which its sites may announce prefixes, be it here or by BGP. None: whatever else is allowed."""
+
+
+class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Appliances at one place: what fails together."""
+
+    id: Id
+    operator: Id
+    name: Words = ""
+    latitude: Annotated[float, Meta(ge=-90, le=90)]
+    longitude: Annotated[float, Meta(ge=-180, le=180)]
+    country: Annotated[str, Meta(pattern=r"^[A-Z]{2}\Z")]
+    """ISO 3166-1 alpha-2."""
+    serves: Serves = Serves.NETWORK
+    prefixes: Annotated[tuple[str, ...], Meta(max_length=_NETWORKS)] = ()
+    """Announced by declaration, besides those that its appliances learn by BGP."""
+    parent: Id | None = None
+    """The site that its misses are fetched from."""
+
+
+class Appliance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: ApplianceId
+    site: Id
+    url: str
+    """Where players fetch from: https://host, of a host name of its own. Content steering can't carry ports."""
+    ipv4: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+    """For DNS. None: DNS never names it for that family."""
+    ipv6: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
+    capacity: BitsPerSecond | None = None
+    """What may be sent; None: what its network cards say. What it says of itself never counts for more than this."""
+    token_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
+    """Of the bearer token it shows; None: it is not heard until it has one."""
+    metrics: str | None = None
+    """host:port that Prometheus scrapes."""
+    wish: Wish = Wish.SERVE
+
+
+class Inventory(Struct, frozen=True, kw_only=True):
+    """All of it. `version` grows with each change."""
+
+    version: int = 0
+    operators: Mapping[str, Operator] = field(default_factory=dict)
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    appliances: Mapping[str, Appliance] = field(default_factory=dict)
+    from_file: frozenset[tuple[str, str]] = frozenset()
+    """Kind and id of what stands in the inventory file."""
+
+    def operator_of(self, site: str) -> Operator:
+        return self.operators[self.sites[site].operator]
+
+
+# --- Changes ---
+
+
+class PutOperator(Struct, frozen=True, tag="put-operator", forbid_unknown_fields=True):
+    operator: Operator
+
+
+class PutSite(Struct, frozen=True, tag="put-site", forbid_unknown_fields=True):
+    site: Site
+
+
+class PutAppliance(Struct, frozen=True, tag="put-appliance", forbid_unknown_fields=True):
+    appliance: Appliance
+
+
+class SetWish(Struct, frozen=True, tag="set-wish", forbid_unknown_fields=True):
+    """Allowed for entries of the file too: an operator at night drains what is on fire, whoever declared it."""
+
+    appliance: Id
+    wish: Wish
+
+
+class RemoveOperator(Struct, frozen=True, tag="remove-operator", forbid_unknown_fields=True):
+    id: Id
+
+
+class RemoveSite(Struct, frozen=True, tag="remove-site", forbid_unknown_fields=True):
+    id: Id
+
+
+class RemoveAppliance(Struct, frozen=True, tag="remove-appliance", forbid_unknown_fields=True):
+    id: Id
+
+
+Put = PutOperator | PutSite | PutAppliance
+Remove = RemoveOperator | RemoveSite | RemoveAppliance
+Change = Put | Remove | SetWish
+
+OPERATOR: Final = "operator"
+SITE: Final = "site"
+APPLIANCE: Final = "appliance"
+_KIND: Final[dict[type, str]] = {
+    PutOperator: OPERATOR,
+    PutSite: SITE,
+    PutAppliance: APPLIANCE,
+    SetWish: APPLIANCE,
+    RemoveOperator: OPERATOR,
+    RemoveSite: SITE,
+    RemoveAppliance: APPLIANCE,
+}
+
+
+def subject(change: Change) -> tuple[str, str]:
+    """Kind and id of what a change is about."""
+    match change:
+        case PutOperator(entry) | PutSite(entry) | PutAppliance(entry):
+            name = entry.id
+        case SetWish(name):
+            pass
+        case RemoveOperator(name) | RemoveSite(name) | RemoveAppliance(name):
+            pass
+    return _KIND[type(change)], name
+
+
+def apply(inventory: Inventory, *changes: Change, source: Source = Source.API) -> Inventory:
+    """The inventory after all of the changes. Raises `InventoryError` for the first that can't be, and then nothing
+    has changed.
+    """
+    draft = _Draft(inventory, source)
+    for change in changes:
+        draft.apply(change)
+    return draft.done()
+
+
+class _Draft:
+    """An inventory while it is changed: twenty thousand entries are copied once, not once for each of them."""
+
+    def __init__(self, inventory: Inventory, source: Source) -> None:
+        self._version = inventory.version
+        self._source = source
+        self._operators = dict(inventory.operators)
+        self._sites = dict(inventory.sites)
+        self._appliances = dict(inventory.appliances)
+        self._from_file = set(inventory.from_file)
+
+    def done(self) -> Inventory:
+        return Inventory(
+            version=self._version + 1,
+            operators=self._operators,
+            sites=self._sites,
+            appliances=self._appliances,
+            from_file=frozenset(self._from_file),
+        )
+
+    def apply(self, change: Change) -> None:
+        about = subject(change)
+        if self._source is Source.API and about in self._from_file and not isinstance(change, SetWish):
+            raise InventoryError(f"{about[0]} {about[1]} is declared in the inventory file; change it there")
+        match change:
+            case PutOperator(operator):
+                _parsed(operator.allowed, f"operator {operator.id}: allowed")
+                self._operators[operator.id] = operator
+            case PutSite(site):
+                self._check_site(site)
+                self._sites[site.id] = site
+            case PutAppliance(appliance):
+                self._check_appliance(appliance)
+                known = self._appliances.get(appliance.id)
+                if known is not None and self._source is Source.FILE:
+                    # A drained box stays drained when somebody mends a line of the file.
+                    appliance = msgspec.structs.replace(appliance, wish=known.wish)
+                self._appliances[appliance.id] = appliance
+            case SetWish(name, wish):
+                if name not in self._appliances:
+                    raise InventoryError(f"there is no appliance {name!r}")
+                self._appliances[name] = msgspec.structs.replace(self._appliances[name], wish=wish)
+            case RemoveOperator(name):
+                users = [site.id for site in self._sites.values() if site.operator == name]
+                _remove(name, OPERATOR, self._operators, users)
+            case RemoveSite(name):
+                users = [appliance.id for appliance in self._appliances.values() if appliance.site == name]
+                users += [site.id for site in self._sites.values() if site.parent == name]
+                _remove(name, SITE, self._sites, users)
+            case RemoveAppliance(name):
+                _remove(name, APPLIANCE, self._appliances, [])
+        if isinstance(change, Put) and self._source is Source.FILE:
+            self._from_file.add(about)
+        elif isinstance(change, Remove):
+            self._from_file.discard(about)
+
+    def _check_site(self, site: Site) -> None:
+        operator = self._operators.get(site.operator)
+        if operator is None:
+            raise InventoryError(f"site {site.id}: there is no operator {site.operator!r}")
+        seen = {site.id}
+        above = site.parent
+        while above is not None:
+            if above in seen:
+                raise InventoryError(f"site {site.id}: its parents lead back to {above}")
+            if above not in self._sites:
+                raise InventoryError(f"site {site.id}: there is no parent site {above!r}")
+            seen.add(above)
+            above = self._sites[above].parent
+        prefixes = _parsed(site.prefixes, f"site {site.id}: prefixes")
+        if operator.allowed:
+            allowed = frozenset(_parsed(operator.allowed, f"operator {operator.id}: allowed"))
+            for prefix in prefixes:
+                if not is_within(prefix, allowed):
+                    raise InventoryError(
+                        f"site {site.id}: prefix {prefix} is outside of what operator {operator.id} is allowed"
+                    )
+
+    def _check_appliance(self, appliance: Appliance) -> None:
+        where = f"appliance {appliance.id}"
+        if appliance.site not in self._sites:
+            raise InventoryError(f"{where}: there is no site {appliance.site!r}")
+        parts = urlsplit(appliance.url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+            raise InventoryError(f"{where}: url {appliance.url!r} is not like https://host or http://host:port")
+        for texts, version in ((appliance.ipv4, 4), (appliance.ipv6, 6)):
+            for text in texts:
+                if not _is_address(text, version):
+                    raise InventoryError(f"{where}: ipv{version}: {text!r} is not an IPv{version} address")
+
+
+def _remove(name: str, kind: str, entries: dict[str, EntryT], used_by: list[str]) -> None:
+    if name not in entries:
+        raise InventoryError(f"there is no {kind} {name!r}")
+    if used_by:
+        shown = ", ".join(sorted(used_by)[:5]) + (", …" if len(used_by) > 5 else "")
+        raise InventoryError(f"{kind} {name} is still used by {len(used_by)}: {shown}; remove these first")
+    del entries[name]
+
+
+def _parsed(networks: tuple[str, ...], where: str) -> list[Network]:
+    parsed = []
+    for text in networks:
+        try:
+            parsed.append(ipaddress.ip_network(text))
+        except ValueError as error:
+            raise InventoryError(f"{where}: {text!r} is not a network such as 192.0.2.0/24: {error}") from error
+    return parsed
+
+
+def is_within(network: Network, allowed: frozenset[Network]) -> bool:
+    """Whether one of the allowed networks contains the whole of `network`."""
+    lengths = {wider.prefixlen for wider in allowed if wider.version == network.version}
+    return any(
+        length <= network.prefixlen and network.supernet(new_prefix=length) in allowed for length in sorted(lengths)
+    )
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+# --- The file ---
+
+
+class InventoryFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[[operator]]`, `[[site]]` and `[[appliance]]` tables."""
+
+    operator: tuple[Operator, ...] = ()
+    site: tuple[Site, ...] = ()
+    appliance: tuple[Appliance, ...] = ()
+
+
+def parse_inventory(text: str, path: str) -> InventoryFile:
+    """Raises `InventoryError`, which names file, line and key."""
+    try:
+        return Document(text, path).read(InventoryFile)
+    except Mistake as error:
+        raise InventoryError(str(error)) from error
+
+
+def reconciled(inventory: Inventory, declared: InventoryFile, path: str) -> tuple[Change, ...]:
+    """The changes, in an order that can be applied, that make the inventory say what the file says.
+
+    What the file does not name any more and once did goes. Raises `InventoryError` for an entry that is declared twice.
+    """
+    put: list[Change] = []
+    named: set[tuple[str, str]] = set()
+    rows: tuple[tuple[str, tuple[Operator | Site | Appliance, ...], Mapping[str, object]], ...] = (
+        (OPERATOR, declared.operator, inventory.operators),
+        (SITE, parents_first(declared.site), inventory.sites),
+        (APPLIANCE, declared.appliance, inventory.appliances),
+    )
+    for kind, entries, known in rows:
+        for entry in entries:
+            about = (kind, entry.id)
+            if about in named:
+                raise InventoryError(f"{path}: {kind} {entry.id} is declared twice")
+            named.add(about)
+            as_kept = known.get(entry.id)
+            if isinstance(entry, Appliance) and isinstance(as_kept, Appliance):
+                as_kept = msgspec.structs.replace(as_kept, wish=entry.wish)
+            if as_kept == entry and about in inventory.from_file:
+                continue
+            put.append(_put(entry))
+    gone = inventory.from_file - named
+    remove: list[Change] = [RemoveAppliance(name) for kind, name in sorted(gone) if kind == APPLIANCE]
+    left = [site for site in inventory.sites.values() if (SITE, site.id) in gone]
+    remove += [RemoveSite(site.id) for site in reversed(parents_first(tuple(left)))]
+    remove += [RemoveOperator(name) for kind, name in sorted(gone) if kind == OPERATOR]
+    return (*put, *remove)
+
+
+def _put(entry: Operator | Site | Appliance) -> Put:
+    if isinstance(entry, Operator):
+        return PutOperator(entry)
+    return PutSite(entry) if isinstance(entry, Site) else PutAppliance(entry)
+
+
+def parents_first(sites: tuple[Site, ...]) -> tuple[Site, ...]:
+    """The same sites, each after its parent if that is among them. Rings stay in their order, to be refused later."""
+    by_id = {site.id: site for site in sites}
+    ordered: dict[str, Site] = {}
+    for site in sites:
+        chain = [site]
+        while (above := chain[-1].parent) in by_id and above not in ordered and by_id[above] not in chain:
+            chain.append(by_id[above])
+        for one in reversed(chain):
+            ordered.setdefault(one.id, one)
+    return tuple(ordered.values())
+
+
+def decode_change(body: bytes) -> Change:
+    """A change as JSON, told apart by its `type`. Raises `InventoryError`."""
+    try:
+        return cast("Change", _DECODER.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InventoryError(f"not a change: {error}") from error
+
+
+def encode_change(change: Change) -> bytes:
+    return _ENCODER.encode(change)
+
+
+_DECODER: Final = msgspec.json.Decoder(Change, dec_hook=quantity)
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=lambda value: int(value) if isinstance(value, int) else float(value))

@@ -1,0 +1,260 @@
+"""Where this player's first byte comes soonest, in milliseconds, without overloading anyone.
+
+    cost = rtt(client, site) + p_miss(appliance, content) x fetch penalty + load delay(utilisation)
+
+A pure function of the question and of rows that describe the candidates: a decision that was logged with its rows can
+be made again, years later, on another machine (replay.py).
+
+- *Eligibility* first. What is barred, or at its hard limit, is not ranked, and the reason is kept.
+- *Proximity classes* before cost: an ISP's own appliance comes before anything outside, until its limit.
+- Within a class those that cost nearly the same as the best share by weighted rendezvous hashing on the content, so
+  that each has a home that stays put when others come or go (Thaler and Ravishankar 1998; weights: -w / ln h), with
+  bounded load (Mirrokni, Thorup, Zadimoghaddam 2018): who carries more than `1 + spread` times their mean comes after.
+- The answer names appliances of two sites at least, if there are two: one power cut must not take the whole list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from enum import IntEnum, StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from steering.names import mixed
+
+_UNIT: Final = 1.0 / 2**64
+
+
+class Proximity(IntEnum):
+    """How a site was found for a client: the nearest kind first."""
+
+    PREFIX = 0
+    """It announces the client's prefix."""
+    NETWORK = 1
+    """Its operator has the client's autonomous system."""
+    PLACE = 2
+    """It serves everyone, and is near by geography."""
+    ANYWHERE = 3
+    """It serves everyone, and nobody knows where the client is."""
+
+
+class Bar(StrEnum):
+    """Why a candidate gets no new player."""
+
+    JOINING = "joining"
+    SUSPECT = "suspect"
+    LOST = "lost"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    DISABLED = "disabled"
+    FULL = "full"
+    """At its hard load limit."""
+    NO_ADDRESS = "no_address"
+    """It has no address of the family that was asked for (DNS only)."""
+    UNHEARD = "unheard"
+    """Declared, and never heard of."""
+
+
+class Reason(StrEnum):
+    """Why the first of the list is the first: one closed set for logs, metrics and answers."""
+
+    NEAREST = "nearest"
+    """Nobody else costs nearly as little."""
+    HOLDS = "holds"
+    """It has the content, and others as near have not."""
+    HOME = "home"
+    """Of those that cost the same, the one on which this content belongs."""
+    SPREAD = "spread"
+    """Its home is busier than the others; this is the next."""
+    OVERFLOW = "overflow"
+    """Nearer classes are full or away."""
+    STAYS = "stays"
+    """The player is there, and nothing is so much better that moving would pay."""
+    ONLY_ORIGIN = "only_origin"
+    """No appliance can take this player."""
+
+
+class Rules(Struct, frozen=True):
+    """The constants of the formula."""
+
+    fetch_penalty: float = 80.0
+    """Milliseconds that a miss costs: one round trip to a parent or origin and its disk."""
+    load_delay: float = 2.0
+    """Milliseconds of waiting at half utilisation; it grows like u / (1 - u), as a queue does."""
+    hard_limit: float = 0.90
+    """Utilisation at which an appliance takes no new players."""
+    leave_limit: float = 0.95
+    """And at which players that are there are moved away."""
+    near: float = 3.0
+    """Milliseconds within which costs count as the same."""
+    spread: float = 0.25
+    """How much more than the mean of its equals an appliance may carry before it comes after them."""
+    idle: float = 0.30
+    """Below this utilisation nobody is too busy: at night content stays at home."""
+    move_gain: float = 40.0
+    """Milliseconds that a playing client must gain before it is moved."""
+    options: int = 4
+    """Appliances in an answer, besides the origin."""
+
+
+class Question(Struct, frozen=True, gc=False):
+    """What is asked for, as far as the ranking needs to know."""
+
+    content: int
+    """64 well-mixed bits of what stays together: the title."""
+    current: str | None = None
+    """The appliance that the player is on."""
+
+
+class Candidate(Struct, frozen=True, gc=False, array_like=True):
+    """One appliance as seen at one moment. Rows of the log, too."""
+
+    appliance: str
+    site: str
+    proximity: Proximity
+    rtt: float
+    """Milliseconds, estimated."""
+    utilisation: float
+    """0 to 1 and above: of its network, connections and processors the scarcest, with what was assigned since."""
+    weight: float
+    """Its capacity, in Gbit/s, less what slow start takes."""
+    hit_ratio: float
+    """Of late; where nothing is known, a modest guess."""
+    held: float
+    """The share of what is asked for that it holds."""
+    mix: int
+    """64 well-mixed bits of its name."""
+    bar: Bar | None = None
+
+
+class Ranked(Struct, frozen=True, gc=False):
+    """A candidate and the terms of its cost, in milliseconds."""
+
+    candidate: Candidate
+    miss: float
+    """The chance that it has to fetch."""
+    fetch: float
+    load: float
+    cost: float
+    score: float = 0.0
+    """Of rendezvous: the greatest is at home."""
+    equal: bool = False
+    """It costs nearly what the best of its class does, so its place among these is by its score."""
+    busy: bool = False
+    """It carries more than its share, and stands after its equals."""
+
+
+class Ranking(Struct, frozen=True, gc=False):
+    ranked: tuple[Ranked, ...]
+    """All eligible ones, the best first; the answer names the first few."""
+    rejected: tuple[tuple[Candidate, Bar], ...]
+    reason: Reason
+
+
+def rank(question: Question, candidates: Sequence[Candidate], rules: Rules, seed: int) -> Ranking:
+    """The same arguments give the same ranking, whatever order the candidates come in."""
+    classes: dict[int, list[Ranked]] = {}
+    rejected: list[tuple[Candidate, Bar]] = []
+    hard_limit, penalty, load_delay = rules.hard_limit, rules.fetch_penalty, rules.load_delay
+    current = question.current
+    for candidate in candidates:
+        if candidate.bar is not None:
+            rejected.append((candidate, candidate.bar))
+            continue
+        utilisation = candidate.utilisation
+        if utilisation >= (hard_limit if candidate.appliance != current else rules.leave_limit):
+            rejected.append((candidate, Bar.FULL))
+            continue
+        # In tenths: a hit ratio that wanders between two heartbeats moves nobody.
+        miss = (1.0 - candidate.held) * (1.0 - int(candidate.hit_ratio * 10.0) * 0.1)
+        fetch = miss * penalty
+        load = load_delay * utilisation / (1.0 - utilisation)
+        row = Ranked(candidate, miss, fetch, load, candidate.rtt + fetch + load)
+        classes.setdefault(candidate.proximity, []).append(row)
+    ranked: list[Ranked] = []
+    for proximity in sorted(classes):
+        ranked += _ordered(classes[proximity], question.content ^ seed, rules)
+    if not ranked:
+        return Ranking((), tuple(rejected), Reason.ONLY_ORIGIN)
+    reason = _reason(ranked, rejected)
+    if current is not None and ranked[0].candidate.appliance != current and _stays(ranked, current, rules):
+        ranked.sort(key=lambda row: row.candidate.appliance != current)
+        reason = Reason.STAYS
+    return Ranking(tuple(ranked), tuple(rejected), reason)
+
+
+def chosen(ranking: Ranking, count: int) -> tuple[Ranked, ...]:
+    """The first `count`, and of two sites at least if there are two: the last gives way to the best of another."""
+    best = ranking.ranked[:count]
+    if count < 2 or len({row.candidate.site for row in best}) != 1:
+        return best
+    site = best[0].candidate.site
+    other = next((row for row in ranking.ranked[count:] if row.candidate.site != site), None)
+    return best if other is None else (*best[: count - 1], other)
+
+
+def _ordered(rows: list[Ranked], key: int, rules: Rules) -> list[Ranked]:
+    """One class: first the near-equals of the cheapest, by rendezvous and with bounded load, then the rest by cost."""
+    if len(rows) == 1:
+        return rows
+    limit = min(row.cost for row in rows) + rules.near
+    equals = [row for row in rows if row.cost <= limit]
+    if len(equals) == 1:
+        rows.sort(key=_by_cost)
+        return rows
+    carried = weights = 0.0
+    for row in equals:
+        carried += row.candidate.utilisation * row.candidate.weight
+        weights += row.candidate.weight
+    bound = max(rules.idle, (1.0 + rules.spread) * carried / weights if weights else 0.0)
+    ordered = []
+    for row in equals:
+        candidate = row.candidate
+        # A hash in (0, 1): never 0, whose logarithm would be none, and never 1.
+        share = (mixed(key ^ candidate.mix) + 0.5) * _UNIT
+        score = math.log(share) / candidate.weight if candidate.weight > 0 else -math.inf
+        busy = candidate.utilisation > bound
+        ordered.append(Ranked(candidate, row.miss, row.fetch, row.load, row.cost, score, True, busy))
+    ordered.sort(key=_by_place)
+    if len(equals) < len(rows):
+        ordered += sorted((row for row in rows if row.cost > limit), key=_by_cost)
+    return ordered
+
+
+def _by_cost(row: Ranked) -> tuple[float, str]:
+    return row.cost, row.candidate.appliance
+
+
+def _by_place(row: Ranked) -> tuple[bool, float, str]:
+    return row.busy, -row.score, row.candidate.appliance
+
+
+def _by_score(row: Ranked) -> tuple[float, str]:
+    return row.score, row.candidate.appliance
+
+
+def _stays(ranked: list[Ranked], current: str, rules: Rules) -> bool:
+    """Whether a playing client should be left where it is. Nearer classes pull, and so does a gain that pays."""
+    mine = next((row for row in ranked if row.candidate.appliance == current), None)
+    if mine is None:
+        return False
+    best = ranked[0]
+    return mine.candidate.proximity == best.candidate.proximity and mine.cost - best.cost < rules.move_gain
+
+
+def _reason(ranked: list[Ranked], rejected: list[tuple[Candidate, Bar]]) -> Reason:
+    first = ranked[0]
+    proximity = first.candidate.proximity
+    if any(candidate.proximity < proximity for candidate, _ in rejected):
+        return Reason.OVERFLOW
+    if first.equal:
+        equals = (row for row in ranked if row.equal and row.candidate.proximity == proximity)
+        return Reason.HOME if max(equals, key=_by_score) is first else Reason.SPREAD
+    peers = [row for row in ranked[1:] if row.candidate.proximity == proximity]
+    if first.candidate.held > 0 and any(
+        row.candidate.held < first.candidate.held and row.candidate.rtt <= first.candidate.rtt for row in peers
+    ):
+        return Reason.HOLDS
+    return Reason.NEAREST

@@ -36,7 +36,7 @@ from steering.ranking import (
     chosen,
     rank,
 )
-from steering.standing import TAKES_NEW
+from steering.standing import KEEPS_OLD, TAKES_NEW
 
 ORIGIN: Final = "origin"
 _EVERYWHERE: Final = ""
@@ -138,7 +138,7 @@ class Decider:
         fallback = Fallback.RANKED
         if ranking is None:
             fallback = Fallback.REGION
-            members = self._listed(where, ask.family)
+            members = self._listed(where, ask)
             reason = Reason.NEAREST if members else Reason.ONLY_ORIGIN
         else:
             best = chosen(ranking, self._rules.options)
@@ -201,17 +201,20 @@ class Decider:
             return msgspec.structs.replace(row, bar=Bar.NO_ADDRESS)
         return row
 
-    def _listed(self, where: Whereabouts, family: int | None) -> list[Member]:
-        """From the lists of the client's regions, the nearest region first."""
+    def _listed(self, where: Whereabouts, ask: Ask) -> list[Member]:
+        """From the lists of the client's regions, the nearest region first. Who plays stays where it is."""
         regions = [f"site:{name}" for name in where.sites]
         if where.country is not None:
             regions.append(f"country:{where.country}")
         regions.append(_EVERYWHERE)
         found: dict[str, Member] = {}
+        current = self._fleet.members.get(ask.current or "")
+        if current is not None and current.standing in KEEPS_OLD and current.utilisation < self._rules.leave_limit:
+            found[current.entry.id] = current
         for region in regions:
             for member in self._lists.get(region, ()):
                 entry = member.entry
-                if family is None or (entry.ipv4 if family == 4 else entry.ipv6):
+                if ask.family is None or (entry.ipv4 if ask.family == 4 else entry.ipv6):
                     found.setdefault(entry.id, member)
         return _two_sites(list(found.values()))[: self._rules.options]
 

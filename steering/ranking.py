@@ -76,7 +76,7 @@ class Reason(StrEnum):
     """No appliance can take this player."""
 
 
-class Rules(Struct, frozen=True):
+class Rules(Struct, frozen=True, forbid_unknown_fields=True):
     """The constants of the formula."""
 
     fetch_penalty: float = 80.0

@@ -91,7 +91,7 @@ KEEPS_OLD: Final = frozenset({Standing.SERVING, Standing.SUSPECT, Standing.JOINI
 """Players that are already there stay: JOINING follows suspicion, and a switch costs more than the doubt."""
 
 
-class Patience(Struct, frozen=True):
+class Patience(Struct, frozen=True, forbid_unknown_fields=True):
     """How long is waited before something is believed. Seconds, and counts of heartbeats."""
 
     quiet_after: float = 8.0

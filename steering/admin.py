@@ -1,0 +1,276 @@
+"""The operators' listener: the fleet as it is, the inventory and its changes, explain, metrics. Loopback only."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from steering.answers.clients import BadClient, packed
+from steering.answers.desk import Desk
+from steering.answers.public import checked_path, pathway
+from steering.bodies import answer, errors, message
+from steering.decisions import Ask, Decision, Way
+from steering.errors import InventoryError
+from steering.fleet import Fleet, Member
+from steering.inventory import APPLIANCE, OPERATOR, SITE, Change, PutAppliance, decode_change
+from steering.ranking import Ranked
+from steering.registry.embedded import EmbeddedRegistry
+from steering.standing import Standing
+
+_MOST_BYTES: Final = 64 * 1024 * 1024
+"""Of a change of many entries: twenty thousand appliances are 6 MB."""
+_MOST_HISTORY: Final = 1000
+_TOKEN_BYTES: Final = 32
+
+Reason = Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+class Order(Struct, forbid_unknown_fields=True):
+    """{"who": "ana", "why": "disk swap", "changes": [{"type": "set-wish", "appliance": "a1", "wish": "drain"}]}."""
+
+    who: Annotated[str, Meta(min_length=1, max_length=100)]
+    why: Reason
+    changes: Annotated[tuple[msgspec.Raw, ...], Meta(min_length=1, max_length=100_000)]
+
+
+class TokenOrder(Struct, forbid_unknown_fields=True):
+    """{"who": "ana", "why": "new box", "appliance": "a1"}: a new token; the old one is good no more."""
+
+    who: Annotated[str, Meta(min_length=1, max_length=100)]
+    why: Reason
+    appliance: str
+
+
+class Admin:
+    """Handlers of one application."""
+
+    def __init__(
+        self,
+        registry: EmbeddedRegistry,
+        fleet: Fleet,
+        desk: Desk,
+        metrics: CollectorRegistry,
+        clock: Callable[[], float],
+        changed: Callable[[], None],
+        readiness: Callable[[], list[str]],
+    ) -> None:
+        self._registry = registry
+        self._fleet = fleet
+        self._desk = desk
+        self._metrics = metrics
+        self._clock = clock
+        self._changed = changed
+        """Called when the inventory has changed."""
+        self._readiness = readiness
+        """What is missing, in words; nothing if all is well."""
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[errors])
+        app.router.add_get("/metrics", self._show_metrics)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/v1/explain", self._explain)
+        app.router.add_get("/v1/fleet", self._show_fleet)
+        app.router.add_get("/v1/fleet/{appliance}", self._show_member)
+        app.router.add_get("/v1/inventory", self._show_inventory)
+        app.router.add_get("/v1/changes", self._history)
+        app.router.add_post("/v1/changes", self._change)
+        app.router.add_post("/v1/tokens", self._new_token)
+        app.router.add_get("/v1/prometheus-targets", self._targets)
+        return app
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return answer({"alive": True})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        """200 if a full decision can be made. 503 says why not; players are answered all the same."""
+        missing = self._readiness()
+        return answer({"ready": not missing, "reasons": missing}, HTTPStatus.SERVICE_UNAVAILABLE if missing else 200)
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        """The whole decision for a client and a path, as it would be made now. Nobody is counted as sent."""
+        query = request.query
+        try:
+            client = packed(query.get("client", ""))
+        except BadClient as error:
+            raise web.HTTPBadRequest(text=f'"client": {error}') from error
+        family = query.get("family")
+        if family not in {None, "4", "6"}:
+            raise web.HTTPBadRequest(text=f'"family" is {family!r}; allowed: 4 or 6')
+        ask = Ask(
+            client=client,
+            content=self._desk.content(checked_path(query.get("path"))),
+            way=Way.EXPLAIN,
+            current=pathway(query.get("current")),
+            family=None if family is None else int(family),
+        )
+        return answer(explained(self._desk.decide(ask)))
+
+    async def _show_fleet(self, request: web.Request) -> web.Response:
+        """All appliances, or those of one `site` or `standing`."""
+        site, standing = request.query.get("site"), request.query.get("standing")
+        if standing is not None and standing not in set(Standing):
+            raise web.HTTPBadRequest(text=f'"standing" is {standing!r}; allowed: {", ".join(Standing)}')
+        members = [
+            self._described(member)
+            for member in self._fleet.members.values()
+            if (site is None or member.entry.site == site) and (standing is None or member.standing == standing)
+        ]
+        return answer({"panic_since": self._fleet.panic_since, "appliances": members})
+
+    async def _show_member(self, request: web.Request) -> web.Response:
+        member = self._fleet.members.get(request.match_info["appliance"])
+        if member is None:
+            raise web.HTTPNotFound(text=f"there is no appliance {request.match_info['appliance']!r}")
+        return answer({**self._described(member), "heartbeat": member.heartbeat})
+
+    def _described(self, member: Member) -> dict[str, Any]:
+        entry = member.entry
+        return {
+            "id": entry.id,
+            "site": entry.site,
+            "url": entry.url,
+            "wish": entry.wish,
+            "standing": member.standing,
+            "since": member.since,
+            "heard": None if member.heard_at is None else round(self._clock() - member.heard_at, 3),
+            "utilisation": round(member.utilisation, 4),
+            "capacity_bps": member.capacity_bps,
+            "hit_ratio": member.hit_ratio,
+            "holdings": {"version": member.holdings_version, "renditions": len(member.holdings)},
+            "clock_offset": round(member.clock_offset, 3),
+            "is_clock_off": member.is_clock_off,
+            "from_snapshot": member.heard_at is not None and not member.is_live,
+        }
+
+    async def _show_inventory(self, _: web.Request) -> web.Response:
+        inventory = self._registry.inventory
+        rows: dict[str, Any] = {"version": inventory.version}
+        for kind, entries in (
+            (OPERATOR, inventory.operators),
+            (SITE, inventory.sites),
+            (APPLIANCE, inventory.appliances),
+        ):
+            rows[kind] = [
+                {**msgspec.to_builtins(entry), "from_file": (kind, name) in inventory.from_file}
+                for name, entry in sorted(entries.items())
+            ]
+            for row in rows[kind]:
+                row.pop("token_sha256", None)
+        return answer(rows)
+
+    async def _history(self, request: web.Request) -> web.Response:
+        limit = request.query.get("limit", "100")
+        if not limit.isdecimal() or not 1 <= int(limit) <= _MOST_HISTORY:
+            raise web.HTTPBadRequest(text=f'"limit" is {limit!r}; allowed: 1 to {_MOST_HISTORY}')
+        kept = await self._registry.history(int(limit), request.query.get("kind"), request.query.get("id"))
+        return answer({"changes": kept})
+
+    async def _change(self, request: web.Request) -> web.Response:
+        order = await message(request, Order, _MOST_BYTES)
+        changes: list[Change] = []
+        for number, raw in enumerate(order.changes):
+            try:
+                changes.append(decode_change(bytes(raw)))
+            except InventoryError as error:
+                raise web.HTTPBadRequest(text=f"changes[{number}]: {error}") from error
+        inventory = await self._registry.change(*changes, who=order.who, why=order.why)
+        self._changed()
+        return answer({"version": inventory.version})
+
+    async def _new_token(self, request: web.Request) -> web.Response:
+        """The token is in this answer and nowhere else: the registry keeps its SHA-256."""
+        order = await message(request, TokenOrder, 4096)
+        entry = self._registry.inventory.appliances.get(order.appliance)
+        if entry is None:
+            raise web.HTTPNotFound(text=f"there is no appliance {order.appliance!r}")
+        token = secrets.token_urlsafe(_TOKEN_BYTES)
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        put = PutAppliance(msgspec.structs.replace(entry, token_sha256=digest))
+        await self._registry.change(put, who=order.who, why=order.why)
+        self._changed()
+        return answer({"appliance": order.appliance, "token": token})
+
+    async def _targets(self, _: web.Request) -> web.Response:
+        """Prometheus' HTTP service discovery: one group for each site."""
+        groups: dict[str, list[str]] = {}
+        inventory = self._registry.inventory
+        for entry in inventory.appliances.values():
+            if entry.metrics is not None:
+                groups.setdefault(entry.site, []).append(entry.metrics)
+        return answer(
+            [
+                {
+                    "targets": sorted(targets),
+                    "labels": {
+                        "site": site,
+                        "operator": inventory.sites[site].operator,
+                        "country": inventory.sites[site].country,
+                    },
+                }
+                for site, targets in sorted(groups.items())
+            ]
+        )
+
+
+def explained(decision: Decision) -> dict[str, Any]:
+    """A decision with all its terms, in milliseconds."""
+    ranking = decision.ranking
+    return {
+        "decision": decision.id,
+        "at": decision.at,
+        "fallback": decision.fallback,
+        "reason": decision.reason,
+        "answer": [{"id": place.id, "url": place.url} for place in decision.targets],
+        "client": decision.where,
+        "content": {"name": decision.content.name, "renditions": decision.content.renditions},
+        "current": decision.question.current,
+        "sites": [
+            {"site": site, "proximity": proximity.name.lower(), "rtt": round(rtt, 3)}
+            for site, proximity, rtt in decision.near
+        ],
+        "ranked": [] if ranking is None else [_terms(row) for row in ranking.ranked],
+        "rejected": []
+        if ranking is None
+        else [
+            {
+                "appliance": row.appliance,
+                "site": row.site,
+                "proximity": row.proximity.name.lower(),
+                "why": bar,
+                "utilisation": round(row.utilisation, 4),
+            }
+            for row, bar in ranking.rejected
+        ],
+    }
+
+
+def _terms(row: Ranked) -> dict[str, Any]:
+    candidate = row.candidate
+    return {
+        "appliance": candidate.appliance,
+        "site": candidate.site,
+        "proximity": candidate.proximity.name.lower(),
+        "cost": round(row.cost, 3),
+        "rtt": round(candidate.rtt, 3),
+        "fetch": round(row.fetch, 3),
+        "load": round(row.load, 3),
+        "miss": round(row.miss, 4),
+        "held": candidate.held,
+        "hit_ratio": candidate.hit_ratio,
+        "utilisation": round(candidate.utilisation, 4),
+        "weight": round(candidate.weight, 3),
+        "among_equals": row.equal,
+        "busy": row.busy,
+    }

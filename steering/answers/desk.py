@@ -1,0 +1,91 @@
+"""Where all ways of asking meet: finds the client, decides, counts, logs, and signs what is answered."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from steering.catalogue import Catalogue
+from steering.decisions import Ask, Decider, Decision, Target
+from steering.exporter import DecisionMetrics
+from steering.fleet import Content
+from steering.neighbourhood import Whereabouts
+from steering.pulse import Pulse
+
+log = logging.getLogger(__name__)
+
+
+class Locator(Protocol):
+    """Finds clients (steering/topology/locator.py)."""
+
+    def locate(self, address: bytes) -> Whereabouts: ...
+
+
+class Journal(Protocol):
+    """Keeps decisions (steering/journal.py)."""
+
+    def write(self, decision: Decision) -> None: ...
+
+
+class Signer(Protocol):
+    """Signs URLs (steering/signer.py)."""
+
+    def signed(self, url: str, path: str, client: bytes) -> str: ...
+
+
+class Desk:
+    """One for the process."""
+
+    def __init__(
+        self,
+        decider: Decider,
+        locator: Locator,
+        catalogue: Catalogue,
+        metrics: DecisionMetrics,
+        pulse: Pulse,
+        most_lag: float,
+        clock: Callable[[], float],
+        journal: Journal | None,
+        signer: Signer | None,
+    ) -> None:
+        self.decider = decider
+        self.locator = locator
+        self._catalogue = catalogue
+        self._metrics = metrics
+        self._pulse = pulse
+        self._most_lag = most_lag
+        self._clock = clock
+        self.journal = journal
+        self._signer = signer
+
+    @property
+    def is_hurried(self) -> bool:
+        """Whether there is no time to rank."""
+        return self._pulse.lag > self._most_lag
+
+    def content(self, path: str) -> Content:
+        return self._catalogue.content(path)
+
+    def decide(self, ask: Ask, *, hurried: bool = False) -> Decision:
+        """Always a decision: if ranking fails, from the region's list."""
+        began = time.perf_counter()
+        where = self.locator.locate(ask.client)
+        try:
+            decision = self.decider.decide(ask, where, self._clock(), hurried=hurried)
+        except Exception:
+            # A mistake of ours must not be a black screen. The log and a counter tell.
+            log.exception("ranking failed for %s", ask.content.name)
+            self._metrics.failures += 1
+            decision = self.decider.decide(ask, where, self._clock(), hurried=True)
+        self._metrics.count(decision, time.perf_counter() - began)
+        if self.journal is not None:
+            self.journal.write(decision)
+        return decision
+
+    def urls(self, decision: Decision, path: str, client: bytes) -> list[tuple[Target, str]]:
+        """Whole URLs of a decision's places, the best first, signed if tokens are on."""
+        if self._signer is None:
+            return [(place, place.url + path) for place in decision.targets]
+        return [(place, self._signer.signed(place.url, path, client)) for place in decision.targets]

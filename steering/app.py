@@ -1,0 +1,301 @@
+"""One steering replica: builds every part, owns the TaskGroup, and ends when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from steering.admin import Admin
+from steering.answers.desk import Desk
+from steering.answers.public import Public
+from steering.catalogue import Catalogue, shelf_at
+from steering.decisions import Decider, Target
+from steering.errors import InventoryError, SettingsError, SteeringError
+from steering.exporter import DecisionMetrics, FleetMetrics
+from steering.fleet import Fleet, Turn
+from steering.hearing import Heard, Hearing
+from steering.inventory import Source, parse_inventory, reconciled
+from steering.journal import FileJournal
+from steering.limits import Buckets
+from steering.neighbourhood import Neighbourhood
+from steering.pulse import Pulse
+from steering.registry.embedded import EmbeddedRegistry
+from steering.settings import Settings
+from steering.snapshot import recall, save
+from steering.standing import Standing
+from steering.topology.databases import Databases
+from steering.topology.locator import Locator
+from wire.toml import host_and_port
+
+log = logging.getLogger(__name__)
+
+_TICK: Final = 1.0
+_PREPARE: Final = 5.0
+_SNAPSHOT: Final = 30.0
+_STOP: Final = 5.0
+"""Seconds that answers under way have to go out when it ends."""
+_KEEPALIVE: Final = 75.0
+_FILE: Final = "the inventory file"
+
+
+class Steering:
+    """The parts of one replica, and what connects them."""
+
+    def __init__(self, settings: Settings, registry: EmbeddedRegistry, group: asyncio.TaskGroup) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._group = group
+        self._state_dir = Path(settings.steering.state_dir)
+        seed = settings.steering.seed
+        self._pulse = Pulse()
+        self.fleet = Fleet(settings.patience, seed)
+        self.databases = Databases(settings.geo.city, settings.geo.asn)
+        self.locator = Locator(self.databases, settings.geo.centroid_radius)
+        self._catalogue = Catalogue(
+            shelf_at(settings.content.catalogue, settings.content.endpoint_url, settings.content.region),
+            settings.content.refresh,
+            time.monotonic,
+            self._spawn,
+        )
+        self.decider = Decider(
+            self.fleet,
+            Neighbourhood(registry.inventory, seed),
+            settings.ranking,
+            seed,
+            settings.steering.id,
+            settings.content.origin,
+            [Target(static.id, static.url.rstrip("/")) for static in settings.fallback],
+        )
+        self.metrics = CollectorRegistry()
+        self._decided = DecisionMetrics(self.metrics)
+        self._journal: FileJournal | None = None
+        if settings.decisions.path is not None:
+            self._journal = FileJournal(settings.decisions.path, settings.decisions.share, settings.ranking, seed)
+        self.desk = Desk(
+            self.decider,
+            self.locator,
+            self._catalogue,
+            self._decided,
+            self._pulse,
+            settings.limits.lag,
+            time.time,
+            self._journal,
+            None,
+        )
+        buckets = Buckets(settings.limits.rate, settings.limits.burst, settings.limits.networks)
+        self._public = Public(settings, self.desk, buckets, time.monotonic)
+        self._hearing = Hearing(self.fleet, time.time, self._turned)
+        self._admin = Admin(registry, self.fleet, self.desk, self.metrics, time.time, self.take_inventory, self.missing)
+        self.metrics.register(FleetMetrics(self.fleet, time.time, self._gauges()))
+        self._reload_failures = 0
+
+    # --- What is done once, in this order ---
+
+    async def prepare(self) -> None:
+        """Everything that is known without asking anyone. Raises `SteeringError` for what the operator must mend."""
+        self.databases.check()
+        if self._settings.inventory is not None:
+            await self.read_inventory(self._settings.inventory)
+        self.take_inventory()
+        view = await recall(self._state_dir / "view")
+        if view is not None:
+            known = self.fleet.restore(view.members, time.time())
+            log.info("a view of %d appliances, %.0f s old, is believed", known, time.time() - view.saved_at)
+        self.decider.prepare()
+
+    async def read_inventory(self, path: str) -> None:
+        """Make the registry say what the file says. Raises `InventoryError`, and then nothing has changed."""
+        try:
+            text = await asyncio.to_thread(Path(path).read_text, encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InventoryError(f"{path}: can't be read: {error}") from error
+        declared = await asyncio.to_thread(parse_inventory, text, path)
+        changes = reconciled(self._registry.inventory, declared, path)
+        if changes:
+            await self._registry.change(*changes, who=_FILE, why=path, source=Source.FILE)
+            log.info("%d changes from %s", len(changes), path)
+
+    def take_inventory(self) -> None:
+        """Go by the registry's inventory from now on."""
+        inventory = self._registry.inventory
+        self._turned(self.fleet.take(inventory, time.time()))
+        self.locator.declare({site.id: site.prefixes for site in inventory.sites.values()})
+        self.decider.neighbourhood = Neighbourhood(inventory, self._settings.steering.seed)
+        self._decided.forget_sites(inventory.sites)
+        self.decider.prepare()
+
+    # --- What goes on until the end ---
+
+    async def serve(self, stopped: asyncio.Event) -> None:
+        """Answer until `stopped`. Raises `SteeringError` if an address can't be taken."""
+        settings = self._settings
+        runners = [
+            await self._listen(self._public.application(), settings.listen.public, self._tls("public")),
+            await self._listen(self._hearing.application(), settings.listen.fleet, self._tls("fleet")),
+            await self._listen(self._admin.application(), settings.listen.admin, None),
+        ]
+        tasks = [
+            self._spawn(self._pulse.run()),
+            self._spawn(self._every(_TICK, self._tick)),
+            self._spawn(self._every(_PREPARE, self.decider.prepare)),
+            self._spawn(self._every(settings.geo.check, self._check_databases)),
+            self._spawn(self._snapshots()),
+        ]
+        if self._journal is not None:
+            tasks.append(self._spawn(self._journal.run()))
+        log.info("steering %s is up, process %d", settings.steering.id, os.getpid())
+        await stopped.wait()
+        for runner in runners:
+            await runner.cleanup()
+        for task in tasks:
+            task.cancel()
+        if self._journal is not None:
+            await self._journal.flush()
+        await self._save()
+        await self._catalogue.close()
+        log.info("steering %s ends", settings.steering.id)
+
+    async def reload(self) -> None:
+        """SIGHUP: the inventory file, the databases, and the log of decisions. What is wrong is logged and left out."""
+        self.databases.check()
+        if self._journal is not None:
+            self._journal.reopen()
+        if self._settings.inventory is None:
+            return
+        try:
+            await self.read_inventory(self._settings.inventory)
+        except SteeringError as error:
+            self._reload_failures += 1
+            log.error("the inventory stays as it was: %s", error)
+            return
+        self.take_inventory()
+
+    def missing(self) -> list[str]:
+        """What keeps full decisions from being made."""
+        reasons = []
+        if not self.fleet.inventory.appliances:
+            reasons.append("the inventory has no appliances")
+        elif not any(member.standing is Standing.SERVING for member in self.fleet.members.values()):
+            reasons.append("no appliance serves")
+        if self.fleet.panic_since is not None:
+            reasons.append("too much of the fleet fell silent at once: the last view is kept")
+        return reasons
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return self._group.create_task(_guarded(work))
+
+    async def _listen(self, app: web.Application, address: str, tls: ssl.SSLContext | None) -> web.AppRunner:
+        host, port = host_and_port(address)
+        runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEPALIVE, shutdown_timeout=_STOP)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024).start()
+        except OSError as error:
+            raise SteeringError(f"{address}: can't be listened on: {error.strerror or error}") from error
+        return runner
+
+    def _tls(self, listener: str) -> ssl.SSLContext | None:
+        tls = self._settings.tls
+        certificate, key = getattr(tls, f"{listener}_cert"), getattr(tls, f"{listener}_key")
+        if certificate is None:
+            return None
+        try:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(certificate, key)
+            if listener == "fleet" and tls.fleet_client_ca is not None:
+                context.load_verify_locations(tls.fleet_client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(f"tls: {certificate} and {key} can't be used: {error}") from error
+        return context
+
+    async def _every(self, seconds: float, act: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            act()
+
+    def _tick(self) -> None:
+        self._turned(self.fleet.tick(time.time()))
+
+    def _check_databases(self) -> None:
+        if self.databases.check():
+            self.locator.forget()
+
+    async def _snapshots(self) -> None:
+        while True:
+            await asyncio.sleep(_SNAPSHOT)
+            await self._save()
+
+    async def _save(self) -> None:
+        await save(self._state_dir / "view", tuple(self.fleet.states()), time.time())
+
+    def _turned(self, turns: list[Turn]) -> None:
+        for turn in turns:
+            log.info("appliance %s: %s -> %s (%s: %s)", turn.appliance, turn.before, turn.after, turn.why, turn.detail)
+
+    def _gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
+        journal = self._journal
+        counts = self._hearing.counts
+        return {
+            "oca_steering_loop_lag_seconds": ("How late the event loop is.", lambda: self._pulse.lag),
+            "oca_steering_limited_total": ("Questions that came too fast.", lambda: self._public.limited),
+            "oca_steering_ranking_failures_total": ("Decisions whose ranking failed.", lambda: self._decided.failures),
+            "oca_steering_heartbeats_total": ("Heartbeats heard.", lambda: counts[Heard.HEARTBEAT]),
+            "oca_steering_holdings_total": ("Holdings learned.", lambda: counts[Heard.HOLDINGS]),
+            "oca_steering_refused_total": ("Messages of appliances refused.", lambda: counts[Heard.REFUSED]),
+            "oca_steering_titles": ("Titles whose documents are known.", lambda: len(self._catalogue)),
+            "oca_steering_catalogue_failures_total": (
+                "Documents that could not be had or read.",
+                lambda: self._catalogue.failures,
+            ),
+            "oca_steering_sites": ("Sites in the inventory.", lambda: len(self.fleet.inventory.sites)),
+            "oca_steering_inventory_version": ("Of the inventory.", lambda: self.fleet.inventory.version),
+            "oca_steering_reload_failures_total": (
+                "Reloads of the inventory file that were refused.",
+                lambda: self._reload_failures,
+            ),
+            "oca_steering_decisions_logged_total": (
+                "Decisions written to the log.",
+                lambda: 0 if journal is None else journal.written,
+            ),
+            "oca_steering_decisions_unlogged_total": (
+                "Decisions that the log lost.",
+                lambda: 0 if journal is None else journal.lost,
+            ),
+        }
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `SteeringError` if it can't start."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    path = Path(settings.steering.state_dir) / "registry.sqlite"
+    async with EmbeddedRegistry(str(path), time.time) as registry, asyncio.TaskGroup() as group:
+        steering = Steering(settings, registry, group)
+        await steering.prepare()
+        hang_up = functools.partial(group.create_task, name="reload")
+        loop.add_signal_handler(signal.SIGHUP, lambda: hang_up(steering.reload()))
+        await steering.serve(stopped)
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    """A task that fails is logged; the others, and the answers, go on."""
+    with contextlib.suppress(asyncio.CancelledError):
+        try:
+            await work
+        except Exception:
+            log.exception("a task of steering ended by a mistake of ours")

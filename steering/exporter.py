@@ -1,0 +1,93 @@
+"""Prometheus metrics of one replica. Labels come from closed sets, and from the inventory for sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from steering.decisions import Decision, proximity_of
+from steering.fleet import Fleet
+
+_BUCKETS: Final = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25)
+_NOWHERE: Final = "none"
+
+
+class DecisionMetrics:
+    """Counts decisions. Children of labels are kept: looking one up costs more than a decision's other accounts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._decisions = Counter(
+            "oca_steering_decisions",
+            "Decisions by how it was asked, which of the fallbacks answered, the reason and the class of the first.",
+            ["way", "fallback", "reason", "proximity"],
+            registry=registry,
+        )
+        self._of_site = Counter(
+            "oca_steering_site_decisions", "Decisions whose first is at this site.", ["site"], registry=registry
+        )
+        self._seconds = Histogram(
+            "oca_steering_decision_seconds", "Time for one decision.", buckets=_BUCKETS, registry=registry
+        )
+        self._children: dict[tuple[str, ...], Counter] = {}
+        self._sites: dict[str, Counter] = {}
+        self.failures = 0
+
+    def count(self, decision: Decision, seconds: float) -> None:
+        proximity = proximity_of(decision)
+        labels = (
+            decision.way.value,
+            decision.fallback.value,
+            decision.reason.value,
+            _NOWHERE if proximity is None else proximity.name.lower(),
+        )
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self._decisions.labels(*labels)
+        child.inc()
+        self._seconds.observe(seconds)
+        if decision.ranking is not None and decision.ranking.ranked:
+            site = decision.ranking.ranked[0].candidate.site
+            of_site = self._sites.get(site)
+            if of_site is None:
+                of_site = self._sites[site] = self._of_site.labels(site)
+            of_site.inc()
+
+    def forget_sites(self, sites: Iterable[str]) -> None:
+        """Sites that are in the inventory no more."""
+        for site in set(self._sites) - set(sites):
+            del self._sites[site]
+            self._of_site.remove(site)
+
+
+class FleetMetrics(Collector):
+    """What is read at each scrape."""
+
+    def __init__(
+        self, fleet: Fleet, clock: Callable[[], float], gauges: Mapping[str, tuple[str, Callable[[], float]]]
+    ) -> None:
+        """`gauges`: names (those that end in _total are counters), what they are, and how they are read."""
+        self._fleet = fleet
+        self._clock = clock
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        standing = GaugeMetricFamily("oca_steering_appliances", "Appliances by standing.", labels=["standing"])
+        for state, count in self._fleet.by_standing().items():
+            standing.add_metric([state.value], count)
+        yield standing
+        panic = GaugeMetricFamily(
+            "oca_steering_panic", "1 while silence is not believed, as too much of the fleet is silent at once."
+        )
+        panic.add_metric([], float(self._fleet.panic_since is not None))
+        yield panic
+        clocks = GaugeMetricFamily("oca_steering_clocks_off", "Appliances whose clock is off by more than 5 s.")
+        clocks.add_metric([], sum(member.is_clock_off for member in self._fleet.members.values()))
+        yield clocks
+        for name, (words, read) in self._gauges.items():
+            family = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(name, words)
+            family.add_metric([], read())
+            yield family

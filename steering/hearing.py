@@ -1,0 +1,117 @@
+"""The appliances' listener: heartbeats, holdings and learned prefixes. Who speaks shows a token of its own.
+
+An appliance can speak for itself only: its token names it, and a message that names another is refused. Where the
+settings ask for client certificates, TLS has refused the others before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from steering.bodies import answer, errors, message
+from steering.fleet import Fleet, Turn
+from steering.limits import Buckets
+from wire import heartbeat as beats
+from wire import holdings as held
+from wire.heartbeat import Heartbeat
+from wire.holdings import Holdings
+
+log = logging.getLogger(__name__)
+
+_MOST_TOKEN: Final = 512
+_TOKENS: Final = 65_536
+_STRANGERS: Final = 10_000
+_STRANGER_RATE: Final = 1.0
+_STRANGER_BURST: Final = 20.0
+
+
+class Heard(StrEnum):
+    """What came of a message: a metric label."""
+
+    HEARTBEAT = "heartbeat"
+    HOLDINGS = "holdings"
+    REFUSED = "refused"
+
+
+class Hearing:
+    """Handlers of one application."""
+
+    def __init__(self, fleet: Fleet, clock: Callable[[], float], turned: Callable[[list[Turn]], None]) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._turned = turned
+        self._strangers = Buckets(_STRANGER_RATE, _STRANGER_BURST, _STRANGERS)
+        self._digests: dict[str, str] = {}
+        """Of tokens, as text: 4,000 heartbeats a second bring the same few thousand tokens."""
+        self.counts: Counter[Heard] = Counter()
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[errors, self._counted])
+        app.router.add_post("/v1/heartbeat", self._heartbeat)
+        app.router.add_post("/v1/holdings", self._holdings)
+        return app
+
+    async def _heartbeat(self, request: web.Request) -> web.Response:
+        appliance = self._speaker(request)
+        heartbeat = await message(request, Heartbeat, beats.MOST_BYTES)
+        _check_same(appliance, heartbeat.appliance)
+        reply, turns = self._fleet.hear(heartbeat, self._clock())
+        self._turned(turns)
+        self.counts[Heard.HEARTBEAT] += 1
+        return answer(reply)
+
+    async def _holdings(self, request: web.Request) -> web.Response:
+        appliance = self._speaker(request)
+        holdings = await message(request, Holdings, held.MOST_BYTES)
+        _check_same(appliance, holdings.appliance)
+        self._fleet.learn(holdings)
+        self.counts[Heard.HOLDINGS] += 1
+        return answer({})
+
+    def _speaker(self, request: web.Request) -> str:
+        """The appliance whose token is shown, as the header `X-Appliance` names it."""
+        name = request.headers.get("X-Appliance", "")
+        scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        member = self._fleet.members.get(name)
+        shown = self._digest(token.strip()) if scheme.lower() == "bearer" and len(token) <= _MOST_TOKEN else ""
+        expected = member.entry.token_sha256 if member is not None else None
+        if expected is None or not hmac.compare_digest(shown, expected):
+            # One sentence for all of these: a stranger learns nothing of which appliances there are.
+            raise web.HTTPUnauthorized(
+                text="no appliance of this name and token is known: X-Appliance names it, Authorization is Bearer and"
+                " its token, whose SHA-256 stands in the inventory",
+                headers={hdrs.WWW_AUTHENTICATE: "Bearer"},
+            )
+        return name
+
+    def _digest(self, token: str) -> str:
+        known = self._digests.get(token)
+        if known is None:
+            if len(self._digests) >= _TOKENS:
+                self._digests.clear()
+            known = self._digests[token] = hashlib.sha256(token.encode()).hexdigest()
+        return known
+
+    @web.middleware
+    async def _counted(self, request: web.Request, handler: Callable[[web.Request], object]) -> web.StreamResponse:
+        """Refusals are counted, and logged as often as one peer may cause: a stranger can't fill the disk."""
+        try:
+            return await handler(request)  # type: ignore[misc, no-any-return] # aiohttp's handlers are awaitable
+        except web.HTTPException as error:
+            self.counts[Heard.REFUSED] += 1
+            if self._strangers.take((request.remote or "").encode(), self._clock()) == 0.0:
+                log.warning("%s %s from %s: %s", error.status, request.path[:80], request.remote, error.text)
+            raise
+
+
+def _check_same(appliance: str, named: str) -> None:
+    if appliance != named:
+        raise web.HTTPForbidden(text=f"the token is {appliance}'s; it can't speak for {named}")

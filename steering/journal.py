@@ -1,0 +1,79 @@
+"""Decisions as lines of a file, each with all that is needed to make it again (replay.py).
+
+Lines wait in memory and are written by a thread; a disk that can't keep up loses lines, which is counted, and never
+holds an answer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from steering.decisions import Decision, logged
+from steering.names import mixed
+from steering.ranking import Rules
+
+log = logging.getLogger(__name__)
+
+_EVERY: Final = 0.5
+_MOST: Final = 20_000
+"""Lines that may wait: 40 MB."""
+
+
+class FileJournal:
+    """Decisions in a file that grows; rotate it by moving it away and sending SIGHUP."""
+
+    def __init__(self, path: str, share: float, rules: Rules, seed: int) -> None:
+        self._path = Path(path)
+        self._share = share
+        self._rules = rules
+        self._seed = seed
+        self._waiting: list[bytes] = []
+        self._file: BinaryIO | None = None
+        self._seen = 0
+        self.lost = 0
+        self.written = 0
+
+    def write(self, decision: Decision) -> None:
+        self._seen += 1
+        if mixed(self._seen) >= self._share * 2**64:
+            return
+        if len(self._waiting) >= _MOST:
+            self.lost += 1
+            return
+        self._waiting.append(_encode(logged(decision, self._rules, self._seed)))
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """What waits is on its way to the disk."""
+        lines, self._waiting = self._waiting, []
+        if not lines:
+            return
+        try:
+            await asyncio.to_thread(self._append, b"\n".join(lines) + b"\n")
+            self.written += len(lines)
+        except OSError as error:
+            self.lost += len(lines)
+            log.warning("%d decisions are lost: %s: %s", len(lines), self._path, error.strerror)
+
+    def reopen(self) -> None:
+        """The file was moved away: the next lines go to a new one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _append(self, text: bytes) -> None:
+        if self._file is None:
+            self._file = self._path.open("ab", buffering=0)
+        self._file.write(text)
+
+
+_encode: Final = msgspec.json.Encoder().encode

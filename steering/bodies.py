@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from steering.errors import InventoryError, RegistryError, SteeringError, Unrecognised
 from wire.codec import WireError, decode
@@ -61,7 +61,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:
             raise
-        return answer(Problem(error=error.text or error.reason), error.status)
+        said = answer(Problem(error=error.text or error.reason), error.status)
+        if hdrs.WWW_AUTHENTICATE in error.headers:
+            said.headers[hdrs.WWW_AUTHENTICATE] = error.headers[hdrs.WWW_AUTHENTICATE]
+        return said
     except InventoryError as error:
         return answer(Problem(error=str(error)), HTTPStatus.CONFLICT)
     except Unrecognised as error:

@@ -29,6 +29,7 @@ from wire.steer import STEERING_TYPE, Option, PathwayClone, Problem, SteerAnswer
 
 _MOST_PATH: Final = 2048
 # No spaces, controls, fragments or queries: what is put into a Location or a URL can't end it.
+_LEGAL: Final = "/~!$&'()*+,;=:@%-._"
 _PATH: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 _NUMBER: Final = re.compile(r"[0-9]{1,15}")
 _PATHWAY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -231,12 +232,14 @@ def throughput(said: str | None) -> float | None:
 
 
 def checked_path(said: str | None) -> str:
-    """The path that was asked for. Raises `BadPath`."""
+    """The path that was asked for, as it stands in a URL. Raises `BadPath`."""
     if not said or len(said) > _MOST_PATH:
         raise BadPath(f'"path" is missing or longer than {_MOST_PATH} characters')
-    if not _PATH.fullmatch(said) or said.startswith("//") or "/../" in f"{said}/" or "/./" in f"{said}/":
+    # A parameter was decoded once: what was written in it as %20 is a space again.
+    path = quote(said, safe=_LEGAL) if said.isprintable() else ""
+    if not _PATH.fullmatch(path) or path.startswith("//") or "/../" in f"{path}/" or "/./" in f"{path}/":
         raise BadPath(f'{json.dumps(said[:80])} is not a path such as "/titles/film/master.m3u8"')
-    return said
+    return path
 
 
 def _host(url: str) -> str | None:

@@ -10,6 +10,7 @@ import errno
 import os
 import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
 
 import crc32c
@@ -24,6 +25,8 @@ PIECE_BYTES: Final = 1024 * 1024
 """Read and summed at once. A piece of a block, because a device has up to 256 threads."""
 _BUFFERS: Final = 8
 """Pieces of memory that are kept for the next reads."""
+_STREAM_BYTES: Final = 16 * 1024
+"""The first read of a stream. Small, because folios grow from one window of the kernel's reading ahead to the next."""
 _COPIES: Final = 64
 """Blocks in memory of our own at once, in each worker; beyond it they are sent from the file."""
 _PAGE: Final = 4096
@@ -32,6 +35,7 @@ _SURE: Final = 0.05
 _RARELY: Final = 300.0
 """Seconds. Viewers further apart than that find the bytes on the disk again."""
 _MEMORY: Final = PLACES.index(Place.MEMORY)
+_HDD: Final = PLACES.index(Place.HDD)
 _NO_DESCRIPTOR: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _SUM: Final = struct.Struct(">I")
 _one_vector: Final = [bytearray(1)]
@@ -148,6 +152,12 @@ class OpenExtent:
         """The bytes of a block of this extent; the object's last one is shorter."""
         return min(BLOCK_BYTES, self._size - block * BLOCK_BYTES)
 
+    def may_stream(self, block: int) -> bool:
+        """Whether the kernel may read ahead while the block is read: its file ends with it, so that nothing comes in
+        that is not compared. A disk with one head is better asked for much at once.
+        """
+        return (block + 1) * BLOCK_BYTES >= self._size and self.place != _HDD
+
     def sum_of(self, block: int) -> int:
         return int(_SUM.unpack_from(self._sums, 4 * block)[0])
 
@@ -258,7 +268,10 @@ def copy_block(extent: OpenExtent, block: int) -> OpenExtent | Copy:
 
 
 def read_block(extent: OpenExtent, block: int) -> OpenExtent:
-    """Bring a block into the page cache, compared with its sum. Waits for the disk. Raises `Damaged`."""
+    """Bring a block into the page cache, compared with its sum. Waits for the disk.
+
+    Raises `Damaged`, `NoDescriptors`.
+    """
     _verify(extent, block, _sum_of_file(extent, block, -1))
     return extent
 
@@ -275,23 +288,67 @@ def _sum_of_file(extent: OpenExtent, block: int, copy_fd: int) -> int:
     piece = _buffers.pop() if _buffers else memoryview(bytearray(PIECE_BYTES))
     crc = 0
     try:
-        os.posix_fadvise(extent.fd, offset, min(PIECE_BYTES, length), os.POSIX_FADV_WILLNEED)
-        for at in range(0, length, PIECE_BYTES):
-            ahead = min(PIECE_BYTES, length - at - PIECE_BYTES)
-            if ahead > 0:
-                os.posix_fadvise(extent.fd, offset + at + PIECE_BYTES, ahead, os.POSIX_FADV_WILLNEED)
-            wanted = piece[: min(PIECE_BYTES, length - at)]
-            if os.preadv(extent.fd, [wanted], offset + at) != len(wanted):
-                raise Damaged(extent, Fault.SHORT, "the file is shorter than the index says")
-            crc = crc32c.crc32c(wanted, crc)
-            if copy_fd >= 0:
-                os.pwrite(copy_fd, wanted, at)
+        with contextlib.ExitStack() as stack:
+            if extent.may_stream(block):
+                fd, steps = stack.enter_context(_stream_of(extent)), _growing(length)
+            else:
+                fd, steps = extent.fd, _asked_ahead(extent.fd, offset, length)
+            for at, count in steps:
+                wanted = piece[:count]
+                if os.preadv(fd, [wanted], offset + at) != count:
+                    raise Damaged(extent, Fault.SHORT, "the file is shorter than the index says")
+                crc = crc32c.crc32c(wanted, crc)
+                if copy_fd >= 0:
+                    os.pwrite(copy_fd, wanted, at)
     except OSError as error:
+        # A stream that was cut short leaves marks, at which the kernel would read on for whoever comes by.
+        give_back(extent, block)
         raise Damaged(extent, Fault.IO, str(error)) from error
     finally:
         if len(_buffers) < _BUFFERS:
             _buffers.append(piece)
     return crc
+
+
+def _asked_ahead(fd: int, offset: int, length: int) -> Iterator[tuple[int, int]]:
+    """The pieces of a block: where in it, and how many bytes. The one after each is on its way when it is read.
+
+    Not a byte more comes in than is asked for, but in pages that each stand alone.
+    """
+    os.posix_fadvise(fd, offset, min(PIECE_BYTES, length), os.POSIX_FADV_WILLNEED)
+    for at in range(0, length, PIECE_BYTES):
+        ahead = min(PIECE_BYTES, length - at - PIECE_BYTES)
+        if ahead > 0:
+            os.posix_fadvise(fd, offset + at + PIECE_BYTES, ahead, os.POSIX_FADV_WILLNEED)
+        yield at, min(PIECE_BYTES, length - at)
+
+
+def _growing(length: int) -> Iterator[tuple[int, int]]:
+    """The pieces of a block that the kernel reads ahead of, in ever larger folios where the file system has them.
+
+    Those of 4 MiB read so (64 to 1024 KiB from its middle on) cost a quarter to a third less to send than pages that
+    stand alone, and a quarter less to bring in.
+    """
+    at = 0
+    while at < length:
+        count = min(max(at, _STREAM_BYTES), PIECE_BYTES, length - at)
+        yield at, count
+        at += count
+
+
+@contextlib.contextmanager
+def _stream_of(extent: OpenExtent) -> Iterator[int]:
+    """An opening of its own: whether the kernel reads ahead belongs to it, and what is sent from must never do so."""
+    try:
+        fd = os.open(f"/proc/self/fd/{extent.fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NO_DESCRIPTOR:
+            raise NoDescriptors(str(error)) from error
+        raise
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def give_back(extent: OpenExtent, block: int) -> None:

@@ -105,11 +105,30 @@ def test_each_block_is_read_and_verified_the_last_one_too(tmp_path, content, wat
             assert result is extent
 
 
-def test_the_kernel_does_not_read_on_of_its_own_accord(tmp_path, content, watched):
-    extent = opened(tmp_path, content)
+@pytest.mark.parametrize("tier", ["nvme", "hdd"])
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_no_other_block_comes_in_with_the_one_that_is_read(tmp_path, content, watched, block, tier):
+    extent = opened(tmp_path, content, tier=tier)
     forget_pages(extent)
-    read_block(extent, 0)
-    assert not is_warm(extent, watched, BLOCK_BYTES, BLOCK_BYTES + 1)
+    read_block(extent, block)
+    for other in {0, 1, 2} - {block}:
+        assert kernel.cached_pages(extent.fd, other * BLOCK_BYTES, BLOCK_BYTES) in (-1, 0)
+        assert not is_warm(extent, watched, other * BLOCK_BYTES, other * BLOCK_BYTES + 1)
+
+
+def test_sending_what_a_stream_brought_in_makes_the_kernel_read_nothing(tmp_path):
+    """Its marks for reading ahead are used up: they would have a later hole filled with what nobody compares."""
+    extent = opened(tmp_path, os.urandom(2 * BLOCK_BYTES))
+    half = BLOCK_BYTES // 2
+    for gone in range(BLOCK_BYTES, 2 * BLOCK_BYTES, half):
+        forget_pages(extent)
+        read_block(extent, 1)
+        os.posix_fadvise(extent.fd, gone, half, os.POSIX_FADV_DONTNEED)
+        for page in range(BLOCK_BYTES, 2 * BLOCK_BYTES, 4096):
+            if not gone <= page < gone + half:
+                os.pread(extent.fd, 1, page)
+        assert kernel.cached_pages(extent.fd, gone, half) in (-1, 0)
+        assert kernel.cached_pages(extent.fd, 0, BLOCK_BYTES) in (-1, 0)
 
 
 @pytest.mark.parametrize("read", [read_block, copy_block])

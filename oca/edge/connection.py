@@ -475,12 +475,14 @@ class Connection:
             end = at + count
             scratch = worker.scratch_view
             scratch[:at] = head
+            if extent.is_blind or worker.pools.reading[extent.rows[place]]:
+                return False
             try:
-                if extent.is_blind or worker.pools.reading[extent.rows[place]]:
-                    return False
-                if os.preadv(extent.fd, [scratch[at:end]], offset, extent.nowait) != count:
-                    return False
+                is_here = os.preadv(extent.fd, [scratch[at:end]], offset, extent.nowait) == count
             except OSError:
+                is_here = False
+            if not is_here:
+                extent.doubt(place, worker.pools)
                 return False
             self._outcome, self._status = Outcome.HIT, status
             worker.courier.touch(extent.slot)

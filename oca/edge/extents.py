@@ -68,7 +68,7 @@ class Watched(Protocol):
     """What is known of the devices."""
 
     reading: memoryview
-    """Not 0 at the places of blocks that are just being read."""
+    """Not 0 at the places of blocks that are just being read, or that a look may have made the kernel read."""
     suspects: set[int]
     """Devices that let a read wait just now."""
 
@@ -179,7 +179,9 @@ class OpenExtent:
             if count > _PAGE:
                 os.preadv(self.fd, _one_vector, offset + count - 1, os.RWF_NOWAIT)
         except OSError:
-            return False  # Cold, or broken: the device's own thread will see.
+            # Cold, or broken: the device's own thread will see.
+            self.doubt(block, worker)
+            return False
         if self.device in worker.suspects:
             return is_read_in(self.fd, offset, count)
         if now < self._sure_until[block]:
@@ -189,6 +191,12 @@ class OpenExtent:
             return False
         self._sure_until[block] = now + _SURE
         return True
+
+    def doubt(self, block: int, worker: Watched) -> None:
+        """A look found a page missing. RWF_NOWAIT does not wait, but has the kernel read the page: the block may be
+        whole in a moment without having been compared. All workers take it as cold until a device's thread read it.
+        """
+        worker.reading[self.rows[block]] = 1
 
     # --- Who reads here, and whether the pages are worth their memory -------------------------------------------------
 

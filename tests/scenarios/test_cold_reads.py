@@ -57,7 +57,7 @@ def stored(make_appliance, origin, path):
     return start
 
 
-@pytest.mark.parametrize("size", [100_000, 3 * BLOCK + 1])
+@pytest.mark.parametrize("size", [16_384, 100_000, 3 * BLOCK + 1])
 def test_cold_pages_are_read_and_sent_right(stored, path, size):
     appliance, content = stored(size)
     answer = appliance.get(path)

@@ -72,6 +72,20 @@ def test_what_a_worker_is_just_reading_is_not_touched(tmp_path, content, watched
     assert is_warm(extent, watched, BLOCK_BYTES, BLOCK_BYTES + 1)
 
 
+def test_what_a_look_had_the_kernel_read_is_cold_until_it_was_compared(tmp_path, content, watched):
+    extent = opened(tmp_path, content)
+    forget_pages(extent)
+    missing = 65536
+    os.pread(extent.fd, missing, 0)
+    os.pread(extent.fd, BLOCK_BYTES - missing - 4096, missing + 4096)
+    assert not is_warm(extent, watched, missing, missing + 1)
+    os.pread(extent.fd, 4096, missing)  # By now it is there: the look asked for it.
+    assert not is_warm(extent, watched, 0, BLOCK_BYTES, now=9.0)
+    assert not is_warm(OpenExtent(laid(tmp_path, content), os.dup(extent.fd)), watched, 0, BLOCK_BYTES)
+    watched.reading[extent.rows[0]] = 0
+    assert is_warm(extent, watched, 0, BLOCK_BYTES, now=9.0)
+
+
 def test_the_blocks_of_an_extent_have_rows_of_their_own(tmp_path, content):
     extent = opened(tmp_path, content)
     assert len(set(extent.rows)) == 16

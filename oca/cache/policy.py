@@ -26,13 +26,14 @@ from typing import Final
 
 import msgspec
 
+from oca.cache import ghosts
 from oca.cache.budget import WriteBudget
 from oca.cache.columns import AWAITED, LISTED, NOBODY, PAGE_BYTES, Columns, Standing, pages
 from oca.cache.ghosts import AGE_UNIT, Ghosts
 from oca.cache.heat import DOUBLING, steps_a_second, together, warmed
 from oca.cache.queues import Line
 from oca.cache.renditions import Renditions
-from oca.cache.shortlist import MOST_LISTED, Shortlist
+from oca.cache.shortlist import Shortlist
 from oca.cache.trials import HALF_LIVES, Trials
 
 _LEAST_MARGIN: Final = DOUBLING // 4
@@ -55,8 +56,16 @@ _MOST_LOOKS: Final = 64
 """Looks beyond these, while none is as cold as the last that went, or nearly: one more for each that goes, saved up to
 so many. Byte misses fell by half a percent to two."""
 _NOTABLY: Final = DOUBLING // 4
+_SWEEP: Final = 16
+"""Looks that are saved up, to be had in one go: the first of a sweep costs as much as the next four."""
+_MORE: Final = 8
+"""As many at a time of those beyond."""
 _ASKS: Final = 4
-"""Questions between two looks at what a newcomer would replace: looking costs as much as all else of a question."""
+"""Questions between two times that the coldest is looked at anew."""
+_ASKS_A_SWEEP: Final = 16
+"""Questions between two sweeps for what a newcomer would replace: looking costs as much as all else of a question."""
+_SINKS: Final = 4
+"""Questions between two looks for what could go down."""
 _NONE: Final[AbstractSet[int]] = frozenset()
 _NEVER: Final = 1 << 20
 _HOUR: Final = 3600
@@ -121,6 +130,7 @@ class _Shelf:
         "berth",
         "budget",
         "capacity",
+        "due",
         "is_memory",
         "is_open",
         "kept",
@@ -130,6 +140,7 @@ class _Shelf:
         "pledged",
         "rises_at",
         "shortlist",
+        "sinks_in",
         "tier",
         "used",
     )
@@ -148,11 +159,15 @@ class _Shelf:
         self.kept = Line(columns)
         self.pledged = Line(columns)
         self.shortlist = Shortlist()
-        self.asked = 0
-        """So many questions may still be answered without a look."""
+        self.asked = -1
+        """How often what it would give up was asked for: not each question is worth a look."""
         self.bar = 0.0
         """The value of what it would give up for a newcomer, as of the last look."""
+        self.due = _SWEEP
+        """Looks saved up of those that are had for each that goes."""
         self.looks = _MOST_LOOKS
+        self.sinks_in = 0
+        """So many questions for what could go down are not worth a look, because the last one was not."""
         self.rises_at = _NEVER
         """The heat at which a slot wants to go to a faster level."""
 
@@ -211,6 +226,7 @@ class Policy:
         self._pages = columns.pages
         self._touched = columns.touched
         self._name = columns.name
+        self._after = columns.after
         self._group = columns.group
         self._shelves: dict[int, _Shelf] = {}
         self._berths: list[_Shelf] = []
@@ -324,14 +340,13 @@ class Policy:
         name &= _LOW
         second = int(now)
         rate = self._rate
-        ghosts = self._ghosts
-        place = ghosts.place_of(name, group)
-        if place < 0:
+        known = self._ghosts.known(name, group)
+        if not known:
             heat = 0
             self._renditions.read(group, second, rate, self._held >> 3)
         else:
-            heat = ghosts.heat(place)
-            age = ghosts.age(place, second)
+            heat = ghosts.heat(known)
+            age = ghosts.age(known, second)
             if age >= size_bytes // (_PAGES_A_SECOND * PAGE_BYTES * AGE_UNIT) * AGE_UNIT:
                 heat = warmed(heat - int(age * rate))
                 self._renditions.read(group, second, rate, self._held >> 3)
@@ -344,25 +359,24 @@ class Policy:
             if tier.free >= wanted + tier.slack or tier.free >= tier.plenty:
                 return tier.is_room
         tier = self._tiers[0]
-        admission = tier.is_new if place < 0 else tier.has_returned
+        admission = tier.has_returned if known else tier.is_new
         if self._is_slow:
             return admission
         shelf = tier.shelves[0] if len(tier.shelves) == 1 else tier.next_shelf()
         if self._has_memory and not self._is_short:
-            bar = (self._bar(shelf) if not shelf.asked else shelf.bar) + self._margin
-            shelf.asked -= 1
+            bar = self._bar(shelf) + self._margin
             value = second * rate + heat
             if value <= bar and together(value, self._renditions.share_of(group, rate)) <= bar:
                 self._margin -= self._margin > _LEAST_MARGIN
                 return self._is_cold
         # Without memory probation is on flash: newcomers go first there. The budget says how many there may be.
-        if shelf.budget is None or (shelf.budget.allows(now) if place >= 0 else shelf.budget.is_ample(now)):
+        if shelf.budget is None or (shelf.budget.allows(now) if known else shelf.budget.is_ample(now)):
             self._margin = min(self._margin + _WRITTEN, _MOST_MARGIN)
             return admission
         if not self._has_memory:
-            if place < 0:
+            if not known:
                 self._renditions.widen(group, self._held >> 3)
-            ghosts.remember(name, group, heat, second, second, rate)
+            self._ghosts.remember(name, group, heat, second, second, rate)
         return self._is_spent
 
     def victims(self, shelf: int, size_bytes: int, pinned: AbstractSet[int], now: float) -> Iterator[int]:
@@ -447,20 +461,22 @@ class Policy:
         if slot >= len(self._standing):
             self._columns.reach(slot)
         standing = self._standing[slot]
-        if not standing or standing & AWAITED:
-            self._enter(slot, name & _LOW, group, here, now)
-        elif self._shelf[slot] != here.berth:
-            # The store puts growth where the slot stands: it knows better.
-            self.move(slot, shelf, now)
         more = -(-size_bytes // PAGE_BYTES)
-        if self._below[slot]:
-            # Until the store says that the copy below went, it counts as much as what is copied.
-            self._take(self._berths[self._below[slot] - 1], more)
-        self._pages[slot] += more
+        if not standing:
+            self._enter(slot, name & _LOW, group, here, int(now), more)
+        elif standing & AWAITED:
+            self._return(slot, name & _LOW, group, here, int(now), more)
+        else:
+            if self._shelf[slot] != here.berth:
+                # The store puts growth where the slot stands: it knows better.
+                self.move(slot, shelf, now)
+            if self._below[slot]:
+                # Until the store says that the copy below went, it counts as much as what is copied.
+                self._take(self._berths[self._below[slot] - 1], more)
+            self._pages[slot] += more
+            here.line(standing).pages += more
         here.used += more
         here.tier.free -= more
-        if standing & _PLEDGED:
-            here.pledged.pages += more
         if here.budget is not None and is_written:
             here.budget.spend(size_bytes, now)
 
@@ -525,7 +541,8 @@ class Policy:
             here = self._berths[self._shelf[slot]]
             self._stand_off(slot, here)
             self._take(here, -self._pages[slot])
-            self._clear(slot)
+            self._standing[slot] = 0
+            self._held -= 1
 
     def touch(self, slot: int, now: float) -> None:
         """`slot` was read. Unknown slots are ignored: the report of a worker may be a second old."""
@@ -559,10 +576,15 @@ class Policy:
     # What was, for a restart
 
     def dump(self) -> Iterator[bytes]:
-        """All that the index does not hold, taken at once: standings, order, heat, ghosts, budgets."""
+        """All that the index does not hold: standings, order, heat, ghosts, budgets.
+
+        Who stands where is taken at once, before anything is asked of what comes back. The rest is taken in parts, as
+        it is asked for, also in another thread: each row and each name is then as it was at some moment meanwhile.
+        """
         columns = self._columns
         trials = self._trials
-        pieces = [_HEAD.pack(_FORMAT, len(columns), len(self._shelves), trials.chosen, *trials.missed)]
+        rows = len(columns)
+        pieces = [_HEAD.pack(_FORMAT, rows, len(self._shelves), trials.chosen, *trials.missed)]
         for shelf in self._shelves.values():
             budget = shelf.budget or WriteBudget(0.0)
             pieces.append(
@@ -576,11 +598,22 @@ class Policy:
                     *(end for line in (shelf.kept, shelf.pledged) for end in (line.first, line.last, line.count)),
                 )
             )
-        pieces += (bytes(columns.standing), bytes(columns.shelf))
-        pieces += (column.tobytes() for column in self._dumped())
-        for table in (*self._ghosts.dump(), *self._renditions.dump()):
-            pieces += (_LENGTH.pack(len(table)), table)
-        return iter(pieces)
+        pieces += (bytes(columns.standing), bytes(columns.shelf), columns.after.tobytes(), columns.before.tobytes())
+        return self._in_parts(pieces, rows)
+
+    def _in_parts(self, pieces: list[bytes], rows: int) -> Iterator[bytes]:
+        pieces.reverse()
+        while pieces:
+            yield pieces.pop()
+        for column in self._dumped():
+            for first in range(0, rows, _DUMPED_AT_ONCE):
+                yield column[first : min(first + _DUMPED_AT_ONCE, rows)].tobytes()
+        places = self._ghosts.places
+        yield _LENGTH.pack(4 * places)
+        yield from self._ghosts.dump(places)
+        for table in self._renditions.dump():
+            yield _LENGTH.pack(len(table))
+            yield table
 
     def restore(self, packed: memoryview) -> None:
         """Take up a dump, before anything is placed. What is placed under its old slot and name stands where it stood.
@@ -593,10 +626,11 @@ class Policy:
             raise ValueError(f"a dump of version {version}")
         heads = [reader.take(_SHELF) for _ in range(int(shelves))]
         standing, shelf = reader.bytes(int(rows)), reader.bytes(int(rows))
-        columns = [reader.bytes(int(rows) * column.itemsize) for column in self._dumped()]
-        tables = [reader.bytes(*reader.take(_LENGTH)) for _ in range(7)]
-        self._ghosts.restore(*tables[:3])
-        self._renditions.restore(*tables[3:])
+        restored = (self._columns.after, self._columns.before, *self._dumped())
+        columns = [reader.bytes(int(rows) * column.itemsize) for column in restored]
+        tables = [reader.bytes(*reader.take(_LENGTH)) for _ in range(5)]
+        self._ghosts.restore(tables[0])
+        self._renditions.restore(*tables[1:])
         self._trials.restore(int(chosen), tuple(missed))
         self._adopt()
 
@@ -615,13 +649,13 @@ class Policy:
         self._columns.restore(int(rows))
         self._standing[:] = standing.translate(_ALL_AWAITED)
         self._shelf[:] = shelf.translate(berths)
-        for column, content in zip(self._dumped(), columns, strict=True):
+        for column, content in zip(restored, columns, strict=True):
             del column[:]
             column.frombytes(content)
 
     def _dumped(self) -> tuple[array[int], ...]:
         columns = self._columns
-        return columns.heat, columns.pledge, columns.touched, columns.name, columns.after, columns.before
+        return columns.heat, columns.pledge, columns.touched, columns.name
 
     # Within: who goes
 
@@ -632,83 +666,100 @@ class Policy:
             self._touched[slot] * rate + self._heat[slot], self._renditions.share_of(self._group[slot], rate)
         )
 
-    def _look(self, here: _Shelf, pinned: AbstractSet[int]) -> None:
-        """Look at the next slot of a shelf, and put it on the shortlist if it is cold enough."""
+    def _sweep(self, here: _Shelf, looks: int, pinned: AbstractSet[int]) -> None:
+        """Look at the next slots of a shelf, and put those that are cold enough on the shortlist."""
         line = here.kept
-        shortlist = here.shortlist
-        for _ in range(MOST_LISTED):
-            slot = line.first
-            if slot == NOBODY:
-                return
-            standing = self._standing[slot]
-            if standing & AWAITED:
-                line.remove(slot)
-                self._standing[slot] = 0
-                continue
-            line.rotate()
-            if standing & LISTED or slot in pinned:
-                continue
-            # Most are not cold enough even without what their renditions add.
-            own = self._touched[slot] * self._rate + self._heat[slot]
-            if own < shortlist.limit:
-                value = together(own, self._renditions.share_of(self._group[slot], self._rate))
-                if value < shortlist.limit:
-                    self._list(here, value, slot)
+        slot = line.first
+        if slot == NOBODY:
             return
-
-    def _list(self, here: _Shelf, value: float, slot: int) -> None:
-        self._standing[slot] |= LISTED
-        off = here.shortlist.add(value, slot)
-        if off is not None:
-            self._standing[off] &= _UNLISTED
-
-    def _is_listed(self, here: _Shelf, slot: int) -> bool:
-        return self._standing[slot] == _KEPT_AND_LISTED and self._shelf[slot] == here.berth
+        standing, after, touched, heat, group = self._standing, self._after, self._touched, self._heat, self._group
+        renditions, rate = self._renditions, self._rate
+        groups, mask, read_at, shares = renditions.groups, renditions.mask, renditions.touched, renditions.shares
+        limit = here.shortlist.limit
+        found = []
+        strays = []
+        for _ in range(min(looks, line.count)):
+            kind = standing[slot]
+            if kind == _KEPT:
+                # Most are not cold enough even without what their renditions add.
+                value = touched[slot] * rate + heat[slot]
+                if value < limit:
+                    place = group[slot] & mask
+                    if groups[place] == group[slot]:
+                        share = read_at[place] * rate + shares[place]
+                        value = together(value, share) if share < limit else share
+                    if value < limit and slot not in pinned:
+                        found.append((value, slot))
+                        standing[slot] = _KEPT_AND_LISTED
+            elif kind & AWAITED:
+                strays.append(slot)
+            last = slot
+            slot = after[slot]
+        line.turn(last)
+        for slot in strays:
+            line.remove(slot)
+            standing[slot] = 0
+        if found:
+            for _, slot in here.shortlist.add(found):
+                standing[slot] &= _UNLISTED
 
     def _true_coldest(self, here: _Shelf) -> tuple[float, int]:
         """The coldest of the shortlist as of now, with its value; it stays there. NOBODY if the list is empty."""
         shortlist = here.shortlist
-        while shortlist:
-            listed, slot = shortlist.coldest
-            if not self._is_listed(here, slot):
+        pairs = shortlist.pairs
+        standing = self._standing
+        while pairs:
+            listed, slot = pairs[0]
+            if standing[slot] != _KEPT_AND_LISTED or self._shelf[slot] != here.berth:
                 shortlist.drop_coldest()
                 continue
             value = self._value(slot)
-            if value <= listed:
+            if value <= listed or len(pairs) == 1 or value <= pairs[1][0]:
                 return value, slot
             # It was read since, or its rendition was. Values never sink, so that each is put back once.
-            shortlist.drop_coldest()
-            if not shortlist or value <= shortlist.coldest[0]:
-                shortlist.add(value, slot)
-                return value, slot
-            self._list(here, value, slot)
+            if value <= shortlist.limit:
+                shortlist.put_back(value)
+            else:
+                shortlist.drop_coldest()
+                standing[slot] &= _UNLISTED
         return 0.0, NOBODY
 
     def _bar(self, here: _Shelf) -> float:
-        """The value of what a shelf would give up for a newcomer."""
-        here.asked = _ASKS
-        self._look(here, _NONE)
+        """The value of what a shelf would give up for a newcomer, as of lately."""
+        here.asked += 1
+        if here.asked % _ASKS:
+            return here.bar
+        if not here.asked % _ASKS_A_SWEEP:
+            self._sweep(here, _ASKS_A_SWEEP // _ASKS, _NONE)
         here.bar = self._true_coldest(here)[0]
         return here.bar
 
     def _coldest(self, here: _Shelf, pinned: AbstractSet[int]) -> int:
         """Who is to go off a shelf, out of its shortlist already; NOBODY if nobody can."""
-        for _ in range(_LOOKS):
-            self._look(here, pinned)
-        here.looks = min(here.looks + 1, _MOST_LOOKS)
-        for _ in range(here.kept.count + len(here.shortlist) + _MOST_LOOKS):
+        here.due += _LOOKS
+        if here.due >= _SWEEP:
+            self._sweep(here, here.due, pinned)
+            here.due = 0
+        if here.looks < _MOST_LOOKS:
+            here.looks += 1
+        left = here.kept.count
+        while True:
             value, slot = self._true_coldest(here)
-            if slot == NOBODY or (value > here.bar + _NOTABLY and here.looks):
+            if slot == NOBODY:
+                if left <= 0:
+                    return NOBODY
+                self._sweep(here, _SWEEP, pinned)
+                left -= _SWEEP
+            elif value > here.bar + _NOTABLY and here.looks >= _MORE:
                 # Who came together stands together: where many in a row are hot, the next ones may not be.
-                self._look(here, pinned)
-                here.looks -= here.looks > 0
-                continue
-            here.shortlist.drop_coldest()
-            self._standing[slot] &= _UNLISTED
-            if slot not in pinned:
-                here.bar = value
-                return slot
-        return NOBODY
+                self._sweep(here, _MORE, pinned)
+                here.looks -= _MORE
+            else:
+                here.shortlist.drop_coldest()
+                self._standing[slot] &= _UNLISTED
+                if slot not in pinned:
+                    here.bar = value
+                    return slot
 
     def _oldest(self, here: _Shelf, pinned: AbstractSet[int]) -> int:
         """Who is first in the line: in memory who came first, elsewhere who was read longest ago."""
@@ -760,19 +811,23 @@ class Policy:
 
     def _sink(self, here: _Shelf, now: float) -> Move | None:
         """What a nearly full flash shelf would give up next goes down first, if it is hotter than what goes there."""
-        lower = self._tiers[0]
+        if here.sinks_in:
+            here.sinks_in -= 1
+            return None
         if here.used < _NEARLY_FULL * here.capacity:
             return None
-        for _ in range(_LOOKS):
-            self._look(here, _NONE)
+        self._sweep(here, _LOOKS * _SINKS, _NONE)
+        here.sinks_in = _SINKS - 1
         value, slot = self._true_coldest(here)
         if slot == NOBODY or self._below[slot] or slot in self._moving or slot in self._refused:
             return None
+        lower = self._tiers[0]
         target = lower.next_shelf()
         has_room = lower.has_room(self._pages[slot])
         if target.may_write(now) and (has_room or value > self._bar(target)):
             here.shortlist.drop_coldest()
             self._standing[slot] &= _UNLISTED
+            here.sinks_in = 0
             return Move(slot, lower.level, MoveReason.DEMOTED)
         return None
 
@@ -785,7 +840,7 @@ class Policy:
         self._rate = steps_a_second(self._trials.half_life)
         self._is_short = self._trials.half_life <= _SHORT
         for shelf in self._shelves.values():
-            shelf.asked = 0
+            shelf.asked = -1
             for slot in shelf.shortlist.clear():
                 self._standing[slot] &= _UNLISTED
 
@@ -822,36 +877,40 @@ class Policy:
         self._stand_off(slot, here)
         self._stand(slot, here, standing)
 
-    def _enter(self, slot: int, name: int, group: int, here: _Shelf, now: float) -> None:
+    def _enter(self, slot: int, name: int, group: int, here: _Shelf, second: int, size: int) -> None:
+        """A newcomer, in a row that nobody has."""
         self._held += 1
-        self._group[slot] = group
-        standing = self._standing[slot]
-        if standing:
-            standing &= ~AWAITED
-            before = self._berths[self._shelf[slot]]
-            if self._name[slot] == name and before is here:
-                self._standing[slot] = standing
-                return
-            before.line(standing).remove(slot)
-            if self._name[slot] == name:
-                self._stand(slot, here, standing)
-                return
-        second = int(now)
-        ghosts = self._ghosts
-        place = ghosts.place_of(name, group)
-        if place < 0:
+        known = self._ghosts.take(name, group)
+        if known:
+            self._heat[slot] = warmed(ghosts.heat(known) - int(ghosts.age(known, second) * self._rate))
+        else:
             self._heat[slot] = 0
             self._renditions.widen(group, self._held >> 3)
-        else:
-            self._heat[slot] = warmed(ghosts.heat(place) - int(ghosts.age(place, second) * self._rate))
-            ghosts.forget(place)
         self._name[slot] = name
-        self._pages[slot] = 0
-        self._below[slot] = 0
+        self._group[slot] = group
+        self._pages[slot] = size
         self._touched[slot] = second
         self._shelf[slot] = here.berth
         self._standing[slot] = _KEPT
         here.kept.push(slot)
+
+    def _return(self, slot: int, name: int, group: int, here: _Shelf, second: int, size: int) -> None:
+        """Into a row that has been waiting since a restart: if it is the one that is awaited, it stands as it stood."""
+        before = self._berths[self._shelf[slot]]
+        standing = self._standing[slot] & ~AWAITED
+        if self._name[slot] != name or before is not here:
+            before.line(standing).remove(slot)
+        if self._name[slot] != name:
+            self._enter(slot, name, group, here, second, size)
+            return
+        self._held += 1
+        self._group[slot] = group
+        self._pages[slot] = size
+        if before is here:
+            self._standing[slot] = standing
+            here.line(standing).pages += size
+        else:
+            self._stand(slot, here, standing)
 
     def _leave(self, slot: int, here: _Shelf, second: int) -> None:
         """Off this shelf, whose line it left: to the one below if a copy lies there, else out of the books."""
@@ -863,15 +922,11 @@ class Policy:
             self._below[slot] = 0
             self._stand(slot, below, Standing.KEPT)
             return
-        ghosts = self._ghosts
-        if ghosts.places < self._held:
-            ghosts.hold(self._held)
-        ghosts.remember(self._name[slot], self._group[slot], self._heat[slot], self._touched[slot], second, self._rate)
-        self._clear(slot)
-
-    def _clear(self, slot: int) -> None:
+        known = self._ghosts
+        if known.places < self._held:
+            known.hold(self._held)
+        known.remember(self._name[slot], self._group[slot], self._heat[slot], self._touched[slot], second, self._rate)
         self._standing[slot] = 0
-        self._pages[slot] = 0
         self._held -= 1
 
 
@@ -893,7 +948,8 @@ class _Reader:
         return shape.unpack(self.bytes(shape.size))
 
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
+_DUMPED_AT_ONCE: Final = 1 << 18
 _HEAD: Final = struct.Struct(f"<QQQQ{len(HALF_LIVES)}d")
 _SHELF: Final = struct.Struct("<QQQddd6Q")
 _LENGTH: Final = struct.Struct("<Q")

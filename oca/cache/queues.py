@@ -54,15 +54,17 @@ class Line:
             self._before[after] = before
         self.count -= 1
 
-    def rotate(self) -> None:
-        """The first becomes the last. There is one."""
-        slot = self.first
-        last = self.last
-        if slot == last:
+    def turn(self, last: int) -> None:
+        """The first, and all behind it up to `last`, become the last. `last` stands in the line."""
+        end = self.last
+        if last == end:
             return
-        self.first = first = self._after[slot]
-        self._before[first] = NOBODY
-        self._after[last] = slot
-        self._before[slot] = last
-        self._after[slot] = NOBODY
-        self.last = slot
+        after = self._after
+        before = self._before
+        first = self.first
+        self.first = head = after[last]
+        before[head] = NOBODY
+        after[end] = first
+        before[first] = end
+        after[last] = NOBODY
+        self.last = last

@@ -10,43 +10,46 @@ from bisect import insort
 from math import inf
 from typing import Final
 
-MOST_LISTED: Final = 16
+MOST_LISTED: Final = 32
 
 
 class Shortlist:
     """Pairs of a value and a slot, coldest first. That a slot became hotter, or left, is seen when its turn comes."""
 
-    __slots__ = ("_pairs", "limit")
+    __slots__ = ("limit", "pairs")
 
     def __init__(self) -> None:
-        self._pairs: list[tuple[float, int]] = []
+        self.pairs: list[tuple[float, int]] = []
         self.limit = inf
         """Slots of a lower value would be on it."""
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
-    @property
-    def coldest(self) -> tuple[float, int]:
-        return self._pairs[0]
-
-    def add(self, value: float, slot: int) -> int | None:
-        """The slot that is on it no longer, if it was full."""
-        pairs = self._pairs
-        insort(pairs, (value, slot))
-        off = pairs.pop()[1] if len(pairs) > MOST_LISTED else None
+    def add(self, found: list[tuple[float, int]]) -> list[tuple[float, int]]:
+        """Those that are on it no longer, or never came on it, because it is full of colder ones."""
+        pairs = self.pairs
+        pairs += found
+        pairs.sort()
+        off = pairs[MOST_LISTED:]
+        del pairs[MOST_LISTED:]
         if 2 * len(pairs) >= MOST_LISTED:
             self.limit = pairs[-1][0]
         return off
 
+    def put_back(self, value: float) -> None:
+        """The coldest has this value now, which is no higher than the limit."""
+        slot = self.pairs.pop(0)[1]
+        insort(self.pairs, (value, slot))
+
     def drop_coldest(self) -> None:
-        del self._pairs[0]
-        if 2 * len(self._pairs) < MOST_LISTED:
+        del self.pairs[0]
+        if 2 * len(self.pairs) < MOST_LISTED:
             self.limit = inf
 
     def clear(self) -> list[int]:
         """Who was on it."""
-        slots = [slot for _, slot in self._pairs]
-        self._pairs.clear()
+        slots = [slot for _, slot in self.pairs]
+        self.pairs.clear()
         self.limit = inf
         return slots

@@ -20,9 +20,11 @@ _SAMPLED: Final = 5
 """One name in 2**5 takes part, at first: fewer as the cache grows."""
 _MOST: Final = 4096
 """Extents that one trial holds at most, and ghosts."""
+_FEWEST_GHOSTS: Final = _MOST // 4
 _SAMPLE: Final = 5
 _FADES: Final = 0.9995
-_JUDGED_EVERY: Final = 256
+_AT_ONCE: Final = 64
+_JUDGED_EVERY: Final = 4 * _AT_ONCE
 _BETTER: Final = 0.9
 """Another half-life must miss so much less: changing costs a while of bad order, and a sample errs. Where it matters it
 matters by more: a long one on traffic driven by recency misses half as much again."""
@@ -36,6 +38,8 @@ class Trials:
         """Names whose masked bits are all zero take part."""
         self._trials = [_Trial(half_life, margin) for half_life in HALF_LIVES]
         self._shift = _SAMPLED
+        self._waiting: list[tuple[int, int, float]] = []
+        """What was read and is not tried out yet: many in a row cost half as much."""
         self._seen = 0
 
     @property
@@ -52,9 +56,13 @@ class Trials:
 
         The trials have three quarters of it: while a new cache fills they are full first, and know before it matters.
         """
+        self._waiting.append((name, pages, now))
+        if len(self._waiting) < _AT_ONCE:
+            return False
         for trial in self._trials:
-            trial.read(name, pages, 3 * capacity >> self._shift + 2, now)
-        self._seen += 1
+            trial.read(self._waiting, 3 * capacity >> self._shift + 2)
+        self._waiting.clear()
+        self._seen += _AT_ONCE
         if self._seen % _JUDGED_EVERY:
             return False
         if max(map(len, self._trials)) > _MOST:
@@ -96,21 +104,27 @@ class _Trial:
     def __len__(self) -> int:
         return len(self._held)
 
-    def read(self, name: int, pages: int, capacity: int, now: float) -> None:
-        self.missed *= _FADES
-        moment = now / self._half_life
-        entry = self._held.get(name)
-        if entry is not None:
-            self._held[name] = (_read_again(entry[0], moment), entry[1])
-            return
-        self.missed += pages
-        before = self._ghosts.pop(name, None)
-        value = moment if before is None else _read_again(before, moment)
-        if self._makes_room(value, capacity - pages):
-            self._held[name] = (value, pages)
-            self._used += pages
-        else:
-            self._remember(name, value)
+    def read(self, what: list[tuple[int, int, float]], capacity: int) -> None:
+        """Names, pages and moments."""
+        held = self._held
+        half_life = self._half_life
+        missed = self.missed
+        for name, pages, now in what:
+            moment = now / half_life
+            missed *= _FADES
+            entry = held.get(name)
+            if entry is not None:
+                held[name] = (_read_again(entry[0], moment), entry[1])
+                continue
+            missed += pages
+            before = self._ghosts.pop(name, None)
+            value = moment if before is None else _read_again(before, moment)
+            if self._used <= capacity - pages or self._makes_room(value, capacity - pages):
+                held[name] = (value, pages)
+                self._used += pages
+            else:
+                self._remember(name, value)
+        self.missed = missed
 
     def halve(self, bit: int) -> None:
         """Names with this bit take part no longer."""
@@ -120,28 +134,29 @@ class _Trial:
 
     def _makes_room(self, value: float, most: int) -> bool:
         """Whether a newcomer of this value may come in; then no more than `most` pages are held."""
-        is_first = True
-        while self._used > most and self._held:
-            coldest, (lowest, pages) = min(
-                (self._held.popitem(last=False) for _ in range(min(_SAMPLE, len(self._held)))), key=self._rotated
-            )
-            if is_first and value <= lowest + self._margin:
+        held = self._held
+        least = value - self._margin
+        while self._used > most and held:
+            lowest = math.inf
+            for _ in range(min(_SAMPLE, len(held))):
+                # Who was looked at goes to the end, so that the next look is at others.
+                name, entry = held.popitem(last=False)
+                held[name] = entry
+                if entry[0] < lowest:
+                    lowest = entry[0]
+                    coldest = name
+            if least <= lowest:
                 return False
-            is_first = False
-            del self._held[coldest]
-            self._used -= pages
+            least = math.inf
+            self._used -= held.pop(coldest)[1]
             self._remember(coldest, lowest)
         return self._used <= most
 
-    def _rotated(self, item: tuple[int, tuple[float, int]]) -> float:
-        """Who was looked at goes to the end, so that the next look is at others."""
-        self._held[item[0]] = item[1]
-        return item[1][0]
-
     def _remember(self, name: int, value: float) -> None:
-        self._ghosts[name] = value
-        if len(self._ghosts) > max(_MOST // 4, len(self._held)):
-            self._ghosts.popitem(last=False)
+        ghosts = self._ghosts
+        ghosts[name] = value
+        if len(ghosts) > _FEWEST_GHOSTS and len(ghosts) > len(self._held):
+            ghosts.popitem(last=False)
 
 
 def _read_again(value: float, moment: float) -> float:

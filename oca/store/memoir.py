@@ -6,6 +6,7 @@ import asyncio
 import logging
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +44,8 @@ class Memoir:
     async def save(self) -> None:
         if not self._shelves.is_loaded:
             return  # It would say less than the one that is there.
-        pieces = list(self._shelves.policy.dump())
+        # What has to be of one moment is taken here and now; the rest as it is written.
+        pieces = self._shelves.policy.dump()
         try:
             await asyncio.to_thread(self._save, pieces)
         except OSError as error:
@@ -57,7 +59,7 @@ class Memoir:
         finally:
             os.close(fd)
 
-    def _save(self, pieces: list[bytes]) -> None:
+    def _save(self, pieces: Iterator[bytes]) -> None:
         fresh = Path(f"{self._path}.new")
         with fresh.open("wb") as file:
             for piece in pieces:

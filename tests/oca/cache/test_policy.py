@@ -446,6 +446,26 @@ def test_a_restart_changes_nothing(deeds, dice):
     assert victims(later, 100) == victims(policy, 100)
 
 
+def test_what_changes_while_a_dump_is_written_is_known_as_it_was_or_as_it_is():
+    policy = filled(100, range(60))
+    pieces = policy.dump()
+    packed = [next(pieces)]
+    for number, piece in enumerate(pieces):
+        packed.append(piece)
+        now = BASE + number * LATER
+        policy.touch(number, now)
+        policy.forget(20 + number)
+        assert len(victims(policy, 45, now=now)) <= 45
+        put(policy, [20 + number, 5000 * number], now=now)
+    held = [slot for slot in range(200_000) if holds(policy, slot)]
+    later = restarted(policy, [])
+    later.restore(memoryview(b"".join(packed)))
+    for slot in held:
+        later.place(slot, name_of(slot), slot, FLASH, PAGE, BASE + 100 * LATER)
+    assert later.used_bytes(FLASH) == len(held) * PAGE
+    assert sorted(victims(later, 100)) == held
+
+
 def test_what_was_purged_while_it_was_away_leaves_no_trace():
     policy = filled(100, range(10))
     later = restarted(policy, [(slot, FLASH, 1) for slot in range(0, 10, 2)])
@@ -470,7 +490,7 @@ def test_ghosts_and_budgets_outlive_a_restart():
     later = Policy()
     later.add_shelf(FLASH, Level.SSD, 0, writes_per_day=10 * PAGE)
     later.restore(memoryview(b"".join(policy.dump())))
-    assert later._ghosts.place_of(name_of(5) & 0xFFFFFFFF, 5) >= 0
+    assert later._ghosts.known(name_of(5) & 0xFFFFFFFF, 5)
     assert later._shelves[FLASH].budget.left_bytes == 6 * PAGE
 
 

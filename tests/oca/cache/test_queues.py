@@ -7,19 +7,20 @@ from oca.cache.columns import Columns
 from oca.cache.queues import Line
 
 
-@given(st.lists(st.one_of(st.integers(0, 40), st.sampled_from(["pop", "rotate"])), max_size=300))
+@given(st.lists(st.one_of(st.integers(0, 40), st.sampled_from(["pop", "turn"])), max_size=300))
 def test_a_line_is_first_in_first_out_and_anybody_may_leave(moves):
     columns = Columns()
     columns.reach(40)
     line, model = Line(columns), []
     for slot in moves:
-        if slot in ("pop", "rotate"):
+        if slot in ("pop", "turn"):
             if model and slot == "pop":
                 assert line.first == model.pop(0)
                 line.remove(line.first)
             elif model:
-                line.rotate()
-                model.append(model.pop(0))
+                many = len(model) // 2 + 1
+                line.turn(model[many - 1])
+                model = model[many:] + model[:many]
         elif slot in model:
             model.remove(slot)
             line.remove(slot)

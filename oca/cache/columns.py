@@ -68,11 +68,13 @@ class Columns:
         return len(self._narrow) + sum(column.itemsize for column in self._wide)
 
     def reach(self, slot: int) -> None:
-        """Have a row for `slot`. Grows by a sixteenth, so that little memory lies idle and rows are seldom copied."""
+        """Have a row for `slot`. Grows by a 64th, so that little memory lies idle: the kernel copies no
+        page of an array so large when it grows.
+        """
         missing = slot + 1 - len(self.standing)
         if missing <= 0:
             return
-        rows = max(missing, len(self.standing) >> 4, _GROW)
+        rows = max(missing, len(self.standing) >> 6, _GROW)
         for column in self._wide:
             column.frombytes(bytes(column.itemsize * rows))
         for narrow in self._narrow:

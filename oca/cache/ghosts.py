@@ -95,7 +95,7 @@ class Ghosts:
             # Each name's place is the same as before in what is copied; its double in the other half is no name's.
             low = self._low + 2
             first = self.places - low
-            more = min(low - first, max(low >> 3, 2))
+            more = min(low - first, max(low >> 5, 2))
             self._known.extend(self._known[first : first + more])
             self.places += more
             if self.places == 2 * low:

@@ -208,7 +208,6 @@ class _Tier:
 
 
 _EXTENT_PAGES: Final = (64 << 20) // PAGE_BYTES
-_PLEDGED: Final = int(Standing.PLEDGED)
 _KEPT: Final = int(Standing.KEPT)
 _KEPT_AND_LISTED: Final = Standing.KEPT | LISTED
 _UNLISTED: Final = 0xFF & ~LISTED

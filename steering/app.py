@@ -33,6 +33,7 @@ from steering.neighbourhood import Neighbourhood
 from steering.pulse import Pulse
 from steering.registry.embedded import EmbeddedRegistry
 from steering.settings import Settings
+from steering.signer import Signer
 from steering.snapshot import recall, save
 from steering.standing import Standing
 from steering.topology.databases import Databases
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 _TICK: Final = 1.0
 _PREPARE: Final = 5.0
 _SNAPSHOT: Final = 30.0
+_KEYS: Final = 10.0
 _STOP: Final = 5.0
 """Seconds that answers under way have to go out when it ends."""
 _KEEPALIVE: Final = 75.0
@@ -83,6 +85,9 @@ class Steering:
         self._journal: FileJournal | None = None
         if settings.decisions.path is not None:
             self._journal = FileJournal(settings.decisions.path, settings.decisions.share, settings.ranking, seed)
+        self._signer: Signer | None = None
+        if settings.tokens is not None:
+            self._signer = Signer(settings.tokens, time.time, settings.limits.ipv4_prefix, settings.limits.ipv6_prefix)
         self.desk = Desk(
             self.decider,
             self.locator,
@@ -92,11 +97,11 @@ class Steering:
             settings.limits.lag,
             time.time,
             self._journal,
-            None,
+            self._signer,
         )
         buckets = Buckets(settings.limits.rate, settings.limits.burst, settings.limits.networks)
         self._public = Public(settings, self.desk, buckets, time.monotonic)
-        self._hearing = Hearing(self.fleet, time.time, self._turned)
+        self._hearing = Hearing(self.fleet, time.time, self._turned, self._signer)
         self._admin = Admin(registry, self.fleet, self.desk, self.metrics, time.time, self.take_inventory, self.missing)
         self.metrics.register(FleetMetrics(self.fleet, time.time, self._gauges()))
         self._reload_failures = 0
@@ -153,6 +158,8 @@ class Steering:
             self._spawn(self._every(settings.geo.check, self._check_databases)),
             self._spawn(self._snapshots()),
         ]
+        if self._signer is not None:
+            tasks.append(self._spawn(self._every(_KEYS, self._signer.look)))
         if self._journal is not None:
             tasks.append(self._spawn(self._journal.run()))
         log.info("steering %s is up, process %d", settings.steering.id, os.getpid())
@@ -163,6 +170,7 @@ class Steering:
             task.cancel()
         if self._journal is not None:
             await self._journal.flush()
+            self._journal.close()
         await self._save()
         await self._catalogue.close()
         log.info("steering %s ends", settings.steering.id)
@@ -171,7 +179,7 @@ class Steering:
         """SIGHUP: the inventory file, the databases, and the log of decisions. What is wrong is logged and left out."""
         self.databases.check()
         if self._journal is not None:
-            self._journal.reopen()
+            self._journal.close()
         if self._settings.inventory is None:
             return
         try:

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 
@@ -41,11 +41,24 @@ class Heard(StrEnum):
     REFUSED = "refused"
 
 
+class KeySource(Protocol):
+    """Where the public keys are (steering/signer.py)."""
+
+    def key_set(self) -> bytes: ...
+
+
 class Hearing:
     """Handlers of one application."""
 
-    def __init__(self, fleet: Fleet, clock: Callable[[], float], turned: Callable[[list[Turn]], None]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        turned: Callable[[list[Turn]], None],
+        keys: KeySource | None,
+    ) -> None:
         self._fleet = fleet
+        self._keys = keys
         self._clock = clock
         self._turned = turned
         self._strangers = Buckets(_STRANGER_RATE, _STRANGER_BURST, _STRANGERS)
@@ -57,6 +70,7 @@ class Hearing:
         app = web.Application(middlewares=[errors, self._counted])
         app.router.add_post("/v1/heartbeat", self._heartbeat)
         app.router.add_post("/v1/holdings", self._holdings)
+        app.router.add_get("/v1/keys", self._show_keys)
         return app
 
     async def _heartbeat(self, request: web.Request) -> web.Response:
@@ -75,6 +89,13 @@ class Hearing:
         self._fleet.learn(holdings)
         self.counts[Heard.HOLDINGS] += 1
         return answer({})
+
+    async def _show_keys(self, request: web.Request) -> web.Response:
+        """The JWKS that tokens are verified with; 404 if URLs are not signed."""
+        self._speaker(request)
+        if self._keys is None:
+            raise web.HTTPNotFound(text="URLs are not signed here: there is no [tokens] in the settings")
+        return web.Response(body=self._keys.key_set(), headers={hdrs.CONTENT_TYPE: "application/jwk-set+json"})
 
     def _speaker(self, request: web.Request) -> str:
         """The appliance whose token is shown, as the header `X-Appliance` names it."""

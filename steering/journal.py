@@ -27,7 +27,9 @@ _MOST: Final = 20_000
 class FileJournal:
     """Decisions in a file that grows; rotate it by moving it away and sending SIGHUP."""
 
-    def __init__(self, path: str, share: float, rules: Rules, seed: int) -> None:
+    def __init__(self, path: str, share: float, rules: Rules, seed: int, most: int = _MOST) -> None:
+        """`share` of the decisions is kept; `most` lines may wait."""
+        self._most = most
         self._path = Path(path)
         self._share = share
         self._rules = rules
@@ -42,7 +44,7 @@ class FileJournal:
         self._seen += 1
         if mixed(self._seen) >= self._share * 2**64:
             return
-        if len(self._waiting) >= _MOST:
+        if len(self._waiting) >= self._most:
             self.lost += 1
             return
         self._waiting.append(_encode(logged(decision, self._rules, self._seed)))
@@ -64,8 +66,8 @@ class FileJournal:
             self.lost += len(lines)
             log.warning("%d decisions are lost: %s: %s", len(lines), self._path, error.strerror)
 
-    def reopen(self) -> None:
-        """The file was moved away: the next lines go to a new one."""
+    def close(self) -> None:
+        """Let go of the file. The next lines open it anew: it may have been moved away."""
         if self._file is not None:
             self._file.close()
             self._file = None

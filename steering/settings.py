@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -90,6 +91,34 @@ class Answers(Struct, frozen=True, forbid_unknown_fields=True):
     """What a player is expected to read if it does not say."""
 
 
+class TokenWay(StrEnum):
+    """Where a signed URL carries its token."""
+
+    PATH = "path"
+    """Before the path: what a playlist names relatively stays below it, without cookies."""
+    QUERY = "query"
+    """A parameter. Relative URLs lose it, so `renew` should hand it on as a cookie."""
+
+
+class Tokens(Struct, frozen=True, forbid_unknown_fields=True):
+    """Signed URLs (RFC 9246)."""
+
+    folder: str
+    """Of private keys: `<key id>.pem`, Ed25519 or P-256. A new file is a new key; see `publish_ahead` and `grace`."""
+    issuer: Annotated[str, Meta(min_length=1, max_length=200)]
+    """Appliances name it in access.issuers."""
+    way: TokenWay = TokenWay.PATH
+    lifetime: Seconds = Seconds(6 * 3600)
+    renew: Seconds = Seconds(0)
+    """Seconds that a renewed token is good for, which an appliance sends as a cookie during a film; 0: none."""
+    bind_network: bool = False
+    """Good only in the client's network (limits.ipv4_prefix, ipv6_prefix). Phones change networks: off."""
+    publish_ahead: Seconds = Seconds(600)
+    """After its file appeared a key is published at once, and signs after this: appliances read keys every minute."""
+    grace: Seconds = Seconds(86400)
+    """For which the key before is honoured after that; longer than `lifetime`, or films stop."""
+
+
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What strangers may ask of this service."""
 
@@ -134,6 +163,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     patience: Patience = Patience()
     fallback: tuple[Static, ...] = ()
     decisions: DecisionLog = DecisionLog()
+    tokens: Tokens | None = None
+    """Absent: URLs are not signed."""
 
 
 def read_settings(path: str) -> Settings:
@@ -190,6 +221,8 @@ def _check(settings: Settings, document: Document) -> None:
         raise refuse(["tls", "fleet_client_ca"], "certificates can be asked for only where fleet_cert is given")
     if not settings.steering.state_dir.startswith("/"):
         raise refuse(["steering", "state_dir"], f"read {settings.steering.state_dir!r}; allowed: an absolute path")
+    if settings.tokens is not None and not 60 <= settings.tokens.lifetime <= settings.tokens.grace:
+        raise refuse(["tokens", "lifetime"], "allowed: 60 s up to tokens.grace, or films stop when keys change")
     if settings.answers.ttl < 1 or settings.answers.steering_ttl < 1:
         raise refuse(["answers"], "ttl and steering_ttl are at least 1 s: players ask again after them")
     _check_rules(settings.ranking, document)

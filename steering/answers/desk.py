@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from steering.catalogue import Catalogue
-from steering.decisions import Ask, Decider, Decision, Target
+from steering.decisions import ORIGIN, Ask, Decider, Decision, Target
 from steering.exporter import DecisionMetrics
 from steering.fleet import Content
 from steering.neighbourhood import Whereabouts
@@ -86,6 +86,12 @@ class Desk:
 
     def urls(self, decision: Decision, path: str, client: bytes) -> list[tuple[Target, str]]:
         """Whole URLs of a decision's places, the best first, signed if tokens are on."""
-        if self._signer is None:
-            return [(place, place.url + path) for place in decision.targets]
-        return [(place, self._signer.signed(place.url, path, client)) for place in decision.targets]
+        signer = self._signer
+        # The origin knows nothing of our tokens.
+        return [
+            (
+                place,
+                place.url + path if signer is None or place.id == ORIGIN else signer.signed(place.url, path, client),
+            )
+            for place in decision.targets
+        ]

@@ -15,7 +15,7 @@ from steering.inventory import Appliance, Change, Operator, PutAppliance, PutOpe
 from steering.snapshot import save
 from steering.standing import Standing
 
-TOKEN: Final = "bench"  # noqa: S105 - of nobody
+TOKEN: Final = "bench"
 _COUNTRIES: Final = ("PT", "ES", "FR", "DE", "IT", "PL", "SE", "BR", "US", "JP")
 
 

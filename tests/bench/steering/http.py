@@ -81,7 +81,7 @@ def measure(folder: Path, size: Size, seconds: int, rounds: int) -> dict:
                 runs.append((answers / (cpu_seconds(server.pid) - before), p50, p99))
             result[name] = runs
         result["memory"] = memory(server.pid).rss
-        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
             text = answer.read().decode()
         result["decisions"] = sum(
             float(value) for value in re.findall(r"^oca_steering_decisions_total\{.*\} (\S+)$", text, re.MULTILINE)
@@ -118,9 +118,7 @@ def _asked(pattern: str, size: Size) -> list[str]:
     lines = []
     for number in range(20_000):
         index = number * 7919 % (size.sites * size.prefixes)
-        lines.append(
-            pattern.format(title=number % _TITLES, client=fleet.address(index), site=index // size.prefixes)
-        )
+        lines.append(pattern.format(title=number % _TITLES, client=fleet.address(index), site=index // size.prefixes))
     return lines
 
 
@@ -129,7 +127,7 @@ def _check(port: int, path: str, kind: str) -> None:
         def redirect_request(self, *_: object) -> None:
             return None
 
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")  # noqa: S310
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
     try:
         with urllib.request.build_opener(Stay).open(request, timeout=10) as answer:
             body = answer.read()
@@ -148,7 +146,7 @@ def _load(folder: Path, urls: Path, port: int, seconds: int) -> tuple[int, float
     script = folder / "load.lua"
     script.write_text(_SCRIPT.replace("LIST", json.dumps(str(urls))))
     argv = ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{seconds}s", "--latency", "-s", str(script)]
-    load = sorted(cores().load)[0]
+    load = min(cores().load)
     done = subprocess.run(
         ["taskset", "-c", str(load), *argv, f"http://127.0.0.1:{port}"],
         capture_output=True,

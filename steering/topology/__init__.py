@@ -1,0 +1,1 @@
+"""Where a client is: announced prefixes, then ASN and city databases; and what appliances may announce."""

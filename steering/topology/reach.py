@@ -41,9 +41,12 @@ _REGISTRY: Final = {
     Reach.BENCHMARK: ("198.18.0.0/15", "2001:2::/48"),
     Reach.MULTICAST: ("224.0.0.0/4", "ff00::/8"),
     Reach.UNSPECIFIED: ("0.0.0.0/8", "::/128"),
-    # Protocol assignments (among them Teredo, whose clients are gone), the old 6to4 relays, and 6to4 itself: who comes
-    # from there is looked up by the IPv4 address inside.
-    Reach.RESERVED: ("192.0.0.0/24", "192.88.99.0/24", "240.0.0.0/4", "::/0", "2001::/23", "2002::/16"),
+    # Protocol assignments (among them Teredo, whose clients are gone), the old 6to4 relays, and all that is
+    # `unwrapped`: that stands here so that nothing beside it has a scope which holds it.
+    Reach.RESERVED: (
+        *("192.0.0.0/24", "192.88.99.0/24", "240.0.0.0/4", "::/0", "2001::/23"),
+        *("2002::/16", "::ffff:0:0/96", "64:ff9b::/96"),
+    ),
 }
 _TABLE: Final[PrefixTable[Reach]] = PrefixTable()
 for _reach, _texts in _REGISTRY.items():

@@ -18,6 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from steering.admin import Admin
+from steering.announcements import Announcements
 from steering.answers.desk import Desk
 from steering.answers.public import Public
 from steering.catalogue import Catalogue, shelf_at
@@ -36,8 +37,9 @@ from steering.settings import Settings
 from steering.signer import Signer
 from steering.snapshot import recall, save
 from steering.standing import Standing
-from steering.topology.databases import Databases
+from steering.topology.databases import Database, Kind, watch
 from steering.topology.locator import Locator
+from steering.topology.prefixes import Announced
 from wire.toml import host_and_port
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ _TICK: Final = 1.0
 _PREPARE: Final = 5.0
 _SNAPSHOT: Final = 30.0
 _KEYS: Final = 10.0
+_DATABASES: Final = 20.0
+"""Seconds that a start waits for each GeoIP file. A dead disk must not keep players waiting."""
 _STOP: Final = 5.0
 """Seconds that answers under way have to go out when it ends."""
 _KEEPALIVE: Final = 75.0
@@ -63,8 +67,12 @@ class Steering:
         seed = settings.steering.seed
         self._pulse = Pulse()
         self.fleet = Fleet(settings.patience, seed)
-        self.databases = Databases(settings.geo.city, settings.geo.asn)
-        self.locator = Locator(self.databases, settings.geo.centroid_radius)
+        self._cities = Database(Kind.CITY, settings.geo.city)
+        self._asns = Database(Kind.ASN, settings.geo.asn)
+        self._announcements = Announcements(Announced())
+        self.locator = Locator(
+            self._announcements.announced, self._asns, self._cities, widest_km=settings.geo.centroid_radius
+        )
         self._catalogue = Catalogue(
             shelf_at(settings.content.catalogue, settings.content.endpoint_url, settings.content.region),
             settings.content.refresh,
@@ -101,7 +109,7 @@ class Steering:
         )
         buckets = Buckets(settings.limits.rate, settings.limits.burst, settings.limits.networks)
         self._public = Public(settings, self.desk, buckets, time.monotonic)
-        self._hearing = Hearing(self.fleet, time.time, self._turned, self._signer)
+        self._hearing = Hearing(self.fleet, self._announcements, time.time, self._turned, self._signer)
         self._admin = Admin(registry, self.fleet, self.desk, self.metrics, time.time, self.take_inventory, self.missing)
         self.metrics.register(FleetMetrics(self.fleet, time.time, self._gauges()))
         self._reload_failures = 0
@@ -110,7 +118,7 @@ class Steering:
 
     async def prepare(self) -> None:
         """Everything that is known without asking anyone. Raises `SteeringError` for what the operator must mend."""
-        self.databases.check()
+        await self._refresh_databases()
         if self._settings.inventory is not None:
             await self.read_inventory(self._settings.inventory)
         self.take_inventory()
@@ -136,7 +144,7 @@ class Steering:
         """Go by the registry's inventory from now on."""
         inventory = self._registry.inventory
         self._turned(self.fleet.take(inventory, time.time()))
-        self.locator.declare({site.id: site.prefixes for site in inventory.sites.values()})
+        self._announcements.declare(inventory)
         self.decider.neighbourhood = Neighbourhood(inventory, self._settings.steering.seed)
         self._decided.forget_sites(inventory.sites)
         self.decider.prepare()
@@ -155,7 +163,7 @@ class Steering:
             self._spawn(self._pulse.run()),
             self._spawn(self._every(_TICK, self._tick)),
             self._spawn(self._every(_PREPARE, self.decider.prepare)),
-            self._spawn(self._every(settings.geo.check, self._check_databases)),
+            self._spawn(watch((self._cities, self._asns), time.time, settings.geo.check)),
             self._spawn(self._snapshots()),
         ]
         if self._signer is not None:
@@ -177,7 +185,7 @@ class Steering:
 
     async def reload(self) -> None:
         """SIGHUP: the inventory file, the databases, and the log of decisions. What is wrong is logged and left out."""
-        self.databases.check()
+        await self._refresh_databases()
         if self._journal is not None:
             self._journal.close()
         if self._settings.inventory is None:
@@ -237,9 +245,12 @@ class Steering:
     def _tick(self) -> None:
         self._turned(self.fleet.tick(time.time()))
 
-    def _check_databases(self) -> None:
-        if self.databases.check():
-            self.locator.forget()
+    async def _refresh_databases(self) -> None:
+        """Look at the files now. The watch says what is wrong with them; here they are only not waited for too long."""
+        for database in (self._cities, self._asns):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DATABASES):
+                    await asyncio.to_thread(database.refresh, time.time())
 
     async def _snapshots(self) -> None:
         while True:
@@ -263,6 +274,11 @@ class Steering:
             "oca_steering_heartbeats_total": ("Heartbeats heard.", lambda: counts[Heard.HEARTBEAT]),
             "oca_steering_holdings_total": ("Holdings learned.", lambda: counts[Heard.HOLDINGS]),
             "oca_steering_refused_total": ("Messages of appliances refused.", lambda: counts[Heard.REFUSED]),
+            "oca_steering_prefixes": ("Announced prefixes.", lambda: len(self._announcements.announced)),
+            "oca_steering_prefixes_refused": (
+                "Routes of the appliances' last reports that were not accepted.",
+                lambda: self._announcements.rejected().total(),
+            ),
             "oca_steering_titles": ("Titles whose documents are known.", lambda: len(self._catalogue)),
             "oca_steering_catalogue_failures_total": (
                 "Documents that could not be had or read.",

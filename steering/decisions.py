@@ -27,7 +27,6 @@ from steering.neighbourhood import Near, Neighbourhood, Whereabouts
 from steering.ranking import (
     Bar,
     Candidate,
-    Proximity,
     Question,
     Ranked,
     Ranking,
@@ -37,6 +36,7 @@ from steering.ranking import (
     rank,
 )
 from steering.standing import KEEPS_OLD, TAKES_NEW
+from steering.topology.distance import Proximity
 
 ORIGIN: Final = "origin"
 _EVERYWHERE: Final = ""

@@ -20,8 +20,9 @@ from pyroaring import BitMap
 from steering.errors import Unrecognised
 from steering.inventory import Appliance, Inventory, Wish
 from steering.names import mixed, mixed_name
-from steering.ranking import Bar, Candidate, Proximity
+from steering.ranking import Bar, Candidate
 from steering.standing import KEEPS_OLD, TAKES_NEW, Patience, Signal, Standing, after, is_panic, ramp
+from steering.topology.distance import Proximity
 from wire.heartbeat import INTERVAL, Heartbeat, HeartbeatAnswer
 from wire.holdings import Holdings
 
@@ -97,7 +98,6 @@ class Member:
         "holdings_version",
         "is_live",
         "mix",
-        "prefixes_boot",
         "prefixes_version",
         "reported",
         "since",
@@ -132,7 +132,6 @@ class Member:
         self.holdings = BitMap()
         self.holdings_boot = ""
         self.holdings_version = 0
-        self.prefixes_boot = ""
         self.prefixes_version = 0
 
     @property
@@ -255,11 +254,9 @@ class Fleet:
         member.holdings_boot = holdings.boot
         member.holdings_version = holdings.version
 
-    def learned_prefixes(self, appliance: str, boot: str, version: int) -> None:
+    def learned_prefixes(self, appliance: str, version: int) -> None:
         """Its announced prefixes of this version are in the tables."""
-        member = self.members[appliance]
-        member.prefixes_boot = boot
-        member.prefixes_version = version
+        self.members[appliance].prefixes_version = version
 
     def assign(self, appliance: str, bps: float) -> None:
         """A player was sent there, who will read so much: counted until the appliance itself reports it."""
@@ -414,9 +411,8 @@ class Fleet:
             wants_holdings=(member.holdings_boot, member.holdings_version)
             != (heartbeat.boot, heartbeat.holdings_version)
             and heartbeat.holdings_version > 0,
-            wants_prefixes=(member.prefixes_boot, member.prefixes_version)
-            != (heartbeat.boot, heartbeat.prefixes_version)
-            and heartbeat.prefixes_version > 0,
+            # Equal sets have equal versions, also after a restart of the appliance; 0 says that it knows none yet.
+            wants_prefixes=heartbeat.prefixes_version not in {0, member.prefixes_version},
             interval=INTERVAL,
         )
 

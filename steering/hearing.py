@@ -16,13 +16,16 @@ from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 
+from steering.announcements import Announcements
 from steering.bodies import answer, errors, message
 from steering.fleet import Fleet, Turn
 from steering.limits import Buckets
 from wire import heartbeat as beats
 from wire import holdings as held
+from wire import prefixes as learned
 from wire.heartbeat import Heartbeat
 from wire.holdings import Holdings
+from wire.prefixes import Prefixes
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Heard(StrEnum):
 
     HEARTBEAT = "heartbeat"
     HOLDINGS = "holdings"
+    PREFIXES = "prefixes"
     REFUSED = "refused"
 
 
@@ -53,11 +57,13 @@ class Hearing:
     def __init__(
         self,
         fleet: Fleet,
+        announcements: Announcements,
         clock: Callable[[], float],
         turned: Callable[[list[Turn]], None],
         keys: KeySource | None,
     ) -> None:
         self._fleet = fleet
+        self._announcements = announcements
         self._keys = keys
         self._clock = clock
         self._turned = turned
@@ -70,6 +76,7 @@ class Hearing:
         app = web.Application(middlewares=[errors, self._counted])
         app.router.add_post("/v1/heartbeat", self._heartbeat)
         app.router.add_post("/v1/holdings", self._holdings)
+        app.router.add_post("/v1/prefixes", self._prefixes)
         app.router.add_get("/v1/keys", self._show_keys)
         return app
 
@@ -89,6 +96,18 @@ class Hearing:
         self._fleet.learn(holdings)
         self.counts[Heard.HOLDINGS] += 1
         return answer({})
+
+    async def _prefixes(self, request: web.Request) -> web.Response:
+        """What an appliance's BGP speaker learned. The answer says what was accepted, and why the rest was not."""
+        appliance = self._speaker(request)
+        prefixes = await message(request, Prefixes, learned.MOST_BYTES)
+        _check_same(appliance, prefixes.appliance)
+        accepted = self._announcements.report(prefixes)
+        self._fleet.learned_prefixes(appliance, prefixes.version)
+        self.counts[Heard.PREFIXES] += 1
+        return answer(
+            {"accepted": len(accepted.networks), "rejected": accepted.rejected, "examples": accepted.examples}
+        )
 
     async def _show_keys(self, request: web.Request) -> web.Response:
         """The JWKS that tokens are verified with; 404 if URLs are not signed."""

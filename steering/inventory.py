@@ -64,7 +64,17 @@ class Operator(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Words = ""
     asns: Annotated[tuple[Asn, ...], Meta(max_length=1000)] = ()
     allowed: Annotated[tuple[str, ...], Meta(max_length=_NETWORKS)] = ()
-    """Networks within which its sites may announce prefixes, be it here or by BGP. None: whatever else is allowed."""
+    """Networks within which its sites may announce prefixes. What appliances learn by BGP is accepted nowhere else;
+    without any, nothing is, and only what is declared here counts."""
+    first_as: Annotated[tuple[Asn, ...], Meta(max_length=1000)] = ()
+    """Of learned routes whose path is known: the neighbours that they may come from; none: any."""
+    origin_as: Annotated[tuple[Asn, ...], Meta(max_length=1000)] = ()
+    """Where they may begin; none: anywhere."""
+    required_communities: Annotated[tuple[Words, ...], Meta(max_length=100)] = ()
+    """One of these must be on a learned route, as "64500:100"."""
+    forbidden_communities: Annotated[tuple[Words, ...], Meta(max_length=100)] = ()
+    most_prefixes: Annotated[int, Meta(ge=1, le=200_000)] = 20_000
+    """That one appliance may announce."""
 
 
 class Site(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -296,6 +306,8 @@ def _parsed(networks: tuple[str, ...], where: str) -> list[Network]:
             parsed.append(ipaddress.ip_network(text))
         except ValueError as error:
             raise InventoryError(f"{where}: {text!r} is not a network such as 192.0.2.0/24: {error}") from error
+        if "/" not in text:
+            raise InventoryError(f"{where}: {text!r} has no length; write {parsed[-1]}")
     return parsed
 
 

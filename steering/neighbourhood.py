@@ -12,23 +12,11 @@ from typing import Final, Protocol
 
 from steering.inventory import Inventory, Serves, Site
 from steering.names import mixed, mixed_name
-from steering.ranking import Proximity
+from steering.topology.distance import Proximity, great_circle_km, rtt_ms
 
 Near = tuple[str, Proximity, float]
 """A site, how it was found, and the milliseconds of a round trip to it, estimated."""
 
-EARTH_KM: Final = 6371.0
-_MS_PER_KM: Final = 2 * 1.7 / 200.0
-"""Light in fibre goes 200 km in a millisecond, there and back is twice that, and cables are about 1.7 times as long as
-the great circle (Bozkurt et al., "Why is the Internet so slow?!", PAM 2017: fibre paths inflate 1.5 to 2 times)."""
-_BASE: Final = {Proximity.PREFIX: 2.0, Proximity.NETWORK: 5.0, Proximity.PLACE: 10.0, Proximity.ANYWHERE: 10.0}
-"""Access line and, outside of the own network, the way through an exchange."""
-_UNKNOWN_KM: Final = {
-    Proximity.PREFIX: 0.0,
-    Proximity.NETWORK: 500.0,
-    Proximity.PLACE: 3000.0,
-    Proximity.ANYWHERE: 3000.0,
-}
 _SPREADS: Final = 64
 """Orders among which networks of unknown place are shared."""
 _STEP: Final = 4.0
@@ -107,7 +95,8 @@ class Neighbourhood:
         for site in sites:
             if site.id not in seen:
                 seen.add(site.id)
-                rows.append((site.id, kind, rtt(_kilometres(site, place, kind), kind)))
+                km = None if place is None else great_circle_km(site.latitude, site.longitude, *place)
+                rows.append((site.id, kind, rtt_ms(km, kind)))
         rows.sort(key=lambda row: (row[2], row[0]))
         return rows[:_SITES]
 
@@ -119,28 +108,11 @@ class Neighbourhood:
             if site.id not in seen
         ]
         rows.sort()
-        distance = rtt(_UNKNOWN_KM[Proximity.ANYWHERE], Proximity.ANYWHERE)
+        distance = rtt_ms(None, Proximity.ANYWHERE)
         # The order is the choice: more milliseconds for each place in it than the ranking takes for the same.
         return [
             (name, Proximity.ANYWHERE, distance + _STEP * number) for number, (_, _, name) in enumerate(rows[:_SITES])
         ]
-
-
-def rtt(kilometres: float, kind: Proximity) -> float:
-    """Milliseconds of a round trip, estimated from the great circle."""
-    return _BASE[kind] + kilometres * _MS_PER_KM
-
-
-def kilometres(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
-    """Along the great circle."""
-    cosine = _dot(_direction(latitude, longitude), _direction(other_latitude, other_longitude))
-    return EARTH_KM * math.acos(max(-1.0, min(1.0, cosine)))
-
-
-def _kilometres(site: Site, place: tuple[float, float] | None, kind: Proximity) -> float:
-    if place is None:
-        return _UNKNOWN_KM[kind]
-    return kilometres(site.latitude, site.longitude, *place)
 
 
 def _cell(latitude: float | None, longitude: float | None) -> tuple[int, int] | None:

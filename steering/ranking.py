@@ -17,27 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct
 
 from steering.names import mixed
+from steering.topology.distance import Proximity
 
 _UNIT: Final = 1.0 / 2**64
-
-
-class Proximity(IntEnum):
-    """How a site was found for a client: the nearest kind first."""
-
-    PREFIX = 0
-    """It announces the client's prefix."""
-    NETWORK = 1
-    """Its operator has the client's autonomous system."""
-    PLACE = 2
-    """It serves everyone, and is near by geography."""
-    ANYWHERE = 3
-    """It serves everyone, and nobody knows where the client is."""
 
 
 class Bar(StrEnum):

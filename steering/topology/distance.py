@@ -11,7 +11,7 @@ meets the other, which need not lie on the way. They keep a site of another netw
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum
 from math import asin, cos, radians, sin, sqrt
 from typing import Final, NamedTuple
 
@@ -21,17 +21,17 @@ KM_PER_MS: Final = 100.0
 """Of fibre, for a round trip."""
 
 
-class Proximity(StrEnum):
-    """How a site is near to a client, the nearest kind first. The order is that of preference before cost."""
+class Proximity(IntEnum):
+    """How a site was found for a client, the nearest kind first. The order is that of preference, before any cost."""
 
-    PREFIX = "prefix"
+    PREFIX = 0
     """It announces the client's prefix: the way to it was told by the network itself."""
-    ASN = "asn"
-    """It stands in the client's AS."""
-    GEOGRAPHY = "geography"
-    """It lies near to where a database puts the client."""
-    UNPLACED = "unplaced"
-    """Nobody knows where the client is, or where the site is."""
+    NETWORK = 1
+    """Its operator has the client's autonomous system."""
+    PLACE = 2
+    """It serves everyone, and lies near to where a database puts the client."""
+    ANYWHERE = 3
+    """It serves everyone, and nobody knows where the client is."""
 
 
 class Way(NamedTuple):
@@ -48,11 +48,11 @@ WAYS: Final = {
     # A metropolitan network, if we don't know better.
     Proximity.PREFIX: Way(ms=1.0, inflation=1.5, unknown_km=100.0),
     # National carriers: somewhere in the same country.
-    Proximity.ASN: Way(ms=3.0, inflation=1.5, unknown_km=400.0),
+    Proximity.NETWORK: Way(ms=3.0, inflation=1.5, unknown_km=400.0),
     # The site is near, the exchange may not be: 5 ms is a detour of 240 km.
-    Proximity.GEOGRAPHY: Way(ms=5.0, inflation=2.1, unknown_km=3000.0),
+    Proximity.PLACE: Way(ms=5.0, inflation=2.1, unknown_km=3000.0),
     # Half a continent: worse than any near site, better than another continent.
-    Proximity.UNPLACED: Way(ms=5.0, inflation=2.1, unknown_km=3000.0),
+    Proximity.ANYWHERE: Way(ms=5.0, inflation=2.1, unknown_km=3000.0),
 }
 
 

@@ -9,10 +9,11 @@ import pytest
 from steering.decisions import Decision, Fallback, Logged, Way, logged
 from steering.fleet import MemberState, content_of
 from steering.journal import FileJournal
-from steering.ranking import Candidate, Proximity, Question, Rules, rank
+from steering.ranking import Candidate, Question, Rules, rank
 from steering.replay import BadLine, Report, replay
 from steering.snapshot import recall, save
 from steering.standing import Standing
+from steering.topology.distance import Proximity
 
 STATE = MemberState(
     appliance="a1", standing=Standing.SERVING, since=1.0, utilisation=0.5, capacity_bps=10**10, hit_ratio=0.9

@@ -112,10 +112,16 @@ def _serve(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def _check(given: argparse.Namespace, settings: Settings) -> int:
+    who = "anybody may watch"
+    if settings.access.required and settings.access.keys is not None:
+        # Cryptography takes time to import: only where it is used.
+        from oca.store.key_files import read_public_keys  # noqa: PLC0415
+
+        who = f"tokens are verified with {', '.join(sorted(read_public_keys(settings.access.keys)))}"
     show(
         f"{given.config}: good: appliance {settings.appliance.id}, {settings.listen.workers} workers on "
         f"{settings.listen.http}, {len(settings.device)} device(s), {len(settings.parents)} parent(s), "
-        f"origin {settings.origin.url}"
+        f"origin {settings.origin.url}; {who}"
     )
     return 0
 

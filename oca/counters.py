@@ -10,6 +10,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 from oca.settings import Tier
+from wire.access import Refusal
 
 
 class Outcome(StrEnum):
@@ -51,10 +52,16 @@ class Count(IntEnum):
     COLD_READS = 11
     HEALED_READS = 12
     LOOKUPS = 13
+    TOKENS_REMEMBERED = 14
+    """Requests whose token had been verified before."""
+    TOKENS_VERIFIED = 15
+    TOKENS_RENEWED = 16
+    KEY_FAULTS = 17
 
 
 OUTCOMES: Final = tuple(Outcome)
 PLACES: Final = tuple(Place)
+REFUSALS: Final = tuple(Refusal)
 CLASSES: Final = ("2xx", "3xx", "4xx", "5xx")
 FIRST_BYTE_BUCKETS: Final = (
     0.0001,
@@ -102,7 +109,8 @@ REQUESTS_AT: Final = EGRESS_AT + len(PLACES)
 FIRST_BYTE_AT: Final = REQUESTS_AT + len(OUTCOMES) * len(CLASSES)
 _HISTOGRAM: Final = _BUCKETS + 1
 """Buckets, then the sum in microseconds."""
-DEVICES_AT: Final = FIRST_BYTE_AT + len(OUTCOMES) * _HISTOGRAM
+REFUSALS_AT: Final = FIRST_BYTE_AT + len(OUTCOMES) * _HISTOGRAM
+DEVICES_AT: Final = REFUSALS_AT + len(REFUSALS)
 """Here begins what is counted by device; what stands before is read on each scrape of each row."""
 DEVICE_WORDS: Final = DEVICE_BUCKETS_OFFSET + len(DEVICE_READ_BUCKETS) + 1
 WORDS: Final = DEVICES_AT + DEVICES * DEVICE_WORDS

@@ -16,6 +16,10 @@ class SettingsError(OcaError):
     """The settings file can't be used. The operator's; asking again does not help."""
 
 
+class KeysUnusable(OcaError):
+    """A file of keys can't be read or used. The operator's; the keys that were known go on."""
+
+
 class StoreError(OcaError):
     """A device or the index did not do what was asked. Viewers are served from the ladder meanwhile."""
 

@@ -7,7 +7,9 @@ read and what is allowed.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -162,6 +164,50 @@ class Freshness(Struct, frozen=True, forbid_unknown_fields=True):
     """How long past its time an object is still served while no source answers, unless the origin forbids it."""
 
 
+class Scheme(StrEnum):
+    """What players' URLs begin with."""
+
+    HTTP = "http"
+    HTTPS = "https"
+
+
+class BindNetwork(StrEnum):
+    """How far a token that names networks binds its bearer to them."""
+
+    STRICT = "strict"
+    SAME_FAMILY = "same_family"
+    OFF = "off"
+
+
+class Access(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may watch. By default anybody; else whoever brings a token of CDNI URI Signing (RFC 9246)."""
+
+    required: bool = False
+    """Whether requests need a token. Off, tokens are taken off the URL and not looked at."""
+    keys: str | None = None
+    """A JWKS file with the public keys that tokens are signed with. Looked at once a second; a new one counts at once,
+    a broken one is reported, and the old keys stay. A key with a member `exp` is honoured until then."""
+    issuers: tuple[str, ...] = ()
+    """Accepted `iss`; empty: any, and none, whose key is known."""
+    audience: tuple[str, ...] = ()
+    """Names of this service in `aud`, besides appliance.id. A token without `aud` is for everybody."""
+    public_paths: tuple[str, ...] = ()
+    """Paths, and all below them, that need no token: ["/posters"]."""
+    trusted_networks: tuple[str, ...] = ()
+    """Where the appliances are that fetch from this one as their parent: they need no token."""
+    scheme: Scheme = Scheme.HTTP
+    """Of the URLs that tokens are for: "https" where something in front of this appliance speaks TLS."""
+    clock_skew: Seconds = Seconds(5)
+    """That the clock of whoever mints tokens may differ from ours."""
+    bind_network: BindNetwork = BindNetwork.STRICT
+    """Of tokens with `oca_net`: "same_family" does not hold an IPv4 network against a client that comes by IPv6, nor
+    the other way round; "off" ignores the claim, for boxes behind an address translator."""
+    renewal_limit: Seconds = Seconds(12 * 3600)
+    """The most that renewals may add up to, counted from the first token; 0 renews nothing, and this box has no private
+    key then."""
+    max_token_bytes: Bytes = Bytes(4096)
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     appliance: Appliance
     origin: Origin
@@ -169,6 +215,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     listen: Listen = Listen()
     parents: tuple[Parent, ...] = ()
     http: Http = Http()
+    access: Access = Access()
     cors: CorsRules = CorsRules()
     fetch: Fetch = Fetch()
     breaker: Breaker = Breaker()
@@ -250,5 +297,31 @@ def _check(settings: Settings, document: Document) -> None:
         raise refuse(
             ["http", "max_header_bytes"], f"read {int(settings.http.max_header_bytes)}; allowed: 1 KiB to 64 KiB"
         )
+    _check_access(settings, refuse)
     if not settings.appliance.state_dir.startswith("/"):
         raise refuse(["appliance", "state_dir"], f"read {settings.appliance.state_dir!r}; allowed: an absolute path")
+
+
+def _check_access(settings: Settings, refuse: Callable[[list[str], str], Mistake]) -> None:
+    access = settings.access
+    if access.required and access.keys is None:
+        raise refuse(["access", "keys"], "a JWKS file is needed where tokens are required")
+    if access.keys is not None and not access.keys.startswith("/"):
+        raise refuse(["access", "keys"], f"read {access.keys!r}; allowed: an absolute path")
+    for path in access.public_paths:
+        if not path.startswith("/") or os.path.normpath(path) != path.rstrip("/"):
+            raise refuse(
+                ["access", "public_paths"], f'read {path!r}; allowed: a path such as "/posters", but not all of them'
+            )
+    for network in access.trusted_networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            raise refuse(
+                ["access", "trusted_networks"], f'{error}; allowed: "192.0.2.0/24", "2001:db8::/32"'
+            ) from error
+    if not 256 <= access.max_token_bytes <= settings.http.max_header_bytes:
+        raise refuse(
+            ["access", "max_token_bytes"],
+            f"read {int(access.max_token_bytes)}; allowed: 256 bytes to http.max_header_bytes",
+        )

@@ -62,7 +62,14 @@ async def run_worker(
     # The counters are a file that all processes have: the turns are locks on it, and touch no byte.
     pools = Pools(Turns(counters_fd), settings.store, tally, courier.stalled)
     pages = Pages()
-    worker = Worker(settings, board, lookup, courier, pools, pages, tally)
+    gate = None
+    if settings.access.required:
+        # Cryptography takes memory and time to import: only where it is used.
+        from oca.edge.access import Gate  # noqa: PLC0415
+
+        gate = Gate(settings, tally)
+        gate.look()
+    worker = Worker(settings, board, lookup, courier, pools, pages, tally, gate)
     listener.setblocking(False)
     leaving = asyncio.Event()
 
@@ -101,6 +108,8 @@ async def run_worker(
         if ticks % _HOUSEKEEPING_TICKS == 0:
             courier.report_touched()
             lookup.close_stale()
+            if gate is not None:
+                gate.look()
         if leaving.is_set():
             deadline = min(deadline, now + settings.http.drain_timeout)
             if not worker.connections:

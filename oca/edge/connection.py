@@ -42,6 +42,7 @@ from oca.http.refusal import Refused
 from oca.http.replies import date_line, preflight, refusal
 from oca.http.request import Request, parse_head
 from oca.http.target import canonical_path, path_and_query
+from wire.access import split_path
 
 _RECV_BYTES: Final = 16 * 1024
 _LINGER: Final = 2.0
@@ -75,6 +76,7 @@ class Connection:
         "_asked",
         "_begun",
         "_buffer",
+        "_cookie",
         "_copy",
         "_denied",
         "_end_seen",
@@ -127,6 +129,8 @@ class Connection:
         self._request: Request | None = None
         self._request_at = 0.0
         self._persists = True
+        self._cookie = b""
+        """The header lines that renew the viewer's token."""
         self._held: Held | None = None
         self._status = 0
         self._outcome = Outcome.HIT
@@ -261,7 +265,14 @@ class Connection:
             # Of a known object as well: its blocks may be on their way here through the one who asks.
             raise Refused(HTTPStatus.LOOP_DETECTED, "this request has been here before (CDN-Loop)", closes=False)
         raw_path = target if b"?" not in target and target.startswith(b"/") else path_and_query(target)[0]
+        if worker.gate is not None:
+            raw_path, self._cookie = worker.gate.admit(request, self._sock)
         held = worker.lookup.remembered(raw_path)
+        if held is None and worker.gate is None:
+            # Players may come with a token where none is needed: those that were sent here before that was so.
+            token, raw_path = split_path(raw_path)
+            if token is not None:
+                held = worker.lookup.remembered(raw_path)
         if held is None:
             path = canonical_path(raw_path)
             worker.tally.words[Count.LOOKUPS] += 1
@@ -271,7 +282,7 @@ class Connection:
                 return
         now = time.time()
         if now < held.fresh_until:
-            if request.method == b"GET":
+            if request.method == b"GET" and not self._cookie:
                 size = held.record.size
                 if not fields.is_conditional:
                     if size and self._send_hit(held, 0, size, 200, now):
@@ -407,6 +418,8 @@ class Connection:
         self._outcome = outcome
         self._held = held
         age = b"Age: %d\r\n" % record.age(now)
+        if self._cookie and self._status in (200, 206):
+            age += self._cookie
         self._begin(
             head + age + self._common(b"Cache-Status: " + self._worker.id + cache_status + b"\r\n"), start, stop
         )

@@ -13,6 +13,8 @@ from oca.counters import (
     PLACES,
     READING_AT,
     READING_WORDS,
+    REFUSALS,
+    REFUSALS_AT,
     SUM_OFFSET,
     WORDS,
     Count,
@@ -26,6 +28,7 @@ from oca.counters import (
     request_word,
 )
 from oca.store.board import CounterMemory
+from wire.access import Refusal
 
 _FIRST_BYTE: Final = {outcome: first_byte_words(outcome) for outcome in OUTCOMES}
 _STATUSES: Final = (
@@ -34,6 +37,7 @@ _STATUSES: Final = (
     206,
     304,
     400,
+    401,
     403,
     404,
     405,
@@ -56,6 +60,7 @@ _REQUEST: Final = {(outcome, status): request_word(outcome, status) for outcome 
 _HIT_WORDS: Final = {status: request_word(Outcome.HIT, status) for status in (200, 206)}
 _HIT_AT: Final = first_byte_words(Outcome.HIT)
 _HIT_SUM: Final = _HIT_AT + SUM_OFFSET
+_REFUSED: Final = {reason: REFUSALS_AT + place for place, reason in enumerate(REFUSALS)}
 _FIRST_BOUND: Final = FIRST_BYTE_BUCKETS[0]
 _HITS: Final = int(Count.HITS)
 _HIT_BYTES: Final = int(Count.HIT_BYTES)
@@ -117,6 +122,9 @@ class Tally:
         words[at + DeviceCount.SLOW] += is_slow
         words[at + DeviceCount.MICROSECONDS] += int(seconds * 1e6)
         words[at + DEVICE_BUCKETS_OFFSET + device_bucket_of(seconds)] += 1
+
+    def not_let_in(self, reason: Refusal) -> None:
+        self.words[_REFUSED[reason]] += 1
 
     def count(self, what: Count, amount: int = 1) -> None:
         self.words[what] += amount

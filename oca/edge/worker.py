@@ -16,6 +16,7 @@ from oca.settings import Settings
 from oca.store.board import Board
 
 if TYPE_CHECKING:
+    from oca.edge.access import Gate
     from oca.edge.connection import Connection
 
 SMALL_BYTES: Final = 64 * 1024
@@ -34,6 +35,7 @@ class Worker:
         pools: Pools,
         pages: Pages,
         tally: Tally,
+        gate: Gate | None = None,
     ) -> None:
         self.http = settings.http
         self.fetch = settings.fetch
@@ -44,6 +46,8 @@ class Worker:
         self.pools = pools
         self.pages = pages
         self.tally = tally
+        self.gate = gate
+        """None: everybody is let in."""
         self.connections: set[Connection] = set()
         self.viewers = itertools.count(1)
         """Numbers for connections."""
@@ -52,7 +56,9 @@ class Worker:
         self.is_stopping = False
         """The appliance ends: nobody may send another request."""
         rules = settings.cors
-        self.heads = CommonHeads(Cors(rules.allow_origins, rules.expose_headers, rules.timing_allow_origin))
+        self.heads = CommonHeads(
+            Cors(rules.allow_origins, rules.expose_headers, rules.timing_allow_origin, with_cookies=gate is not None)
+        )
         self.scratch = bytearray(SMALL_BYTES + 8192)
         self.scratch_view = memoryview(self.scratch)
         self._own_loop = re.compile(rb"(?:^|,)\s*" + re.escape(self.id) + rb"\s*(?:[;,]|$)")

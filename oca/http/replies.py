@@ -30,6 +30,8 @@ class Cors(msgspec.Struct, frozen=True):
     allow_origins: tuple[str, ...] = ("*",)
     expose_headers: str = EXPOSED
     timing_allow_origin: str = "*"
+    with_cookies: bool = False
+    """Listed origins may send cookies. Any origin ("*") never may: browsers forbid it."""
 
 
 class CommonHeads:
@@ -43,6 +45,7 @@ class CommonHeads:
             self._shared += header_line("Access-Control-Expose-Headers", cors.expose_headers)
         if cors.timing_allow_origin:
             self._shared += header_line("Timing-Allow-Origin", cors.timing_allow_origin)
+        self._with_cookies = b"Access-Control-Allow-Credentials: true\r\n" if cors.with_cookies else b""
         self._for_any = b"Access-Control-Allow-Origin: *\r\n" + self._shared
 
     def cors_lines(self, origin: bytes | None) -> bytes:
@@ -50,7 +53,7 @@ class CommonHeads:
         if self.any_origin:
             return self._for_any
         if origin is not None and origin in self._origins:
-            return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin + self._shared
+            return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin + self._with_cookies + self._shared
         return b"Vary: Origin\r\n"
 
 
@@ -154,6 +157,8 @@ def refusal(status: int, reason: str) -> tuple[bytes, bytes]:
     head = status_line(status) + b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n" % len(body)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         head += b"Allow: " + ALLOWED_METHODS.encode() + b"\r\n"
+    if status == HTTPStatus.UNAUTHORIZED:
+        head += b"WWW-Authenticate: URISigningPackage\r\n"  # RFC 9110 section 15.5.2 wants one.
     return head, body
 
 

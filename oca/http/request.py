@@ -46,6 +46,7 @@ class Fields(msgspec.Struct, frozen=True, gc=False):
     if_unmodified_since: bytes | None = None
     origin: bytes | None = None
     cdn_loop: bytes | None = None
+    cookie: bytes | None = None
     has_body: bool = False
     """A body follows or is announced: its bytes are never read, so the connection ends with this response."""
     closes: bool = False
@@ -176,6 +177,7 @@ def _parse_fields(block: bytes, max_fields: int) -> Fields:
         *conditional,
         origin=values.get(b"origin"),
         cdn_loop=values.get(b"cdn-loop"),
+        cookie=values.get(b"cookie"),
         has_body=_announces_body(values),
         closes=b"close" in options,
         keeps_alive=b"keep-alive" in options,

@@ -47,6 +47,14 @@ def path_and_query(target: bytes) -> tuple[bytes, bytes]:
     return path, query
 
 
+def authority(target: bytes, host: bytes | None) -> bytes:
+    """The host that a request is for: an absolute-form target's, else the Host header's (RFC 9112 section 3.3)."""
+    if target.startswith(b"/"):
+        return host or b""
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    return b"" if absolute is None else absolute[1]
+
+
 def canonical_path(raw_path: bytes) -> str:
     """The path that names an object: decoded once, dot segments resolved, always starting with "/".
 

@@ -48,9 +48,14 @@ async def run_keeper(
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    state_dir = Path(settings.appliance.state_dir)
+    if settings.access.required and settings.access.renewal_limit:
+        # Cryptography takes memory and time to import: only where it is used.
+        from oca.store.key_files import OWN_KEY, make_own_key  # noqa: PLC0415
+
+        make_own_key(str(state_dir / OWN_KEY))
     board = Board(board_fd)
     sources = await asyncio.to_thread(build_sources, settings)
-    state_dir = Path(settings.appliance.state_dir)
     async with (
         Index(str(state_dir / "index")) as index,
         new_session(settings.fetch, settings.appliance.id) as session,

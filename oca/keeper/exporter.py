@@ -22,6 +22,8 @@ from oca.counters import (
     FIRST_BYTE_BUCKETS,
     OUTCOMES,
     PLACES,
+    REFUSALS,
+    REFUSALS_AT,
     REQUESTS_AT,
     SUM_OFFSET,
     Count,
@@ -70,6 +72,7 @@ class Exporter(Collector):
         sums = self._desk.counters.sums()
         yield from self._requests(sums)
         yield from self._connections(sums)
+        yield from self._access(sums)
         yield from self._fetches()
         yield from self._devices()
         yield from self._device_reads()
@@ -138,6 +141,22 @@ class Exporter(Collector):
         for place in range(self._places):
             up.add_metric([str(place)], int(place in connected))
         yield up
+
+    def _access(self, sums: list[int]) -> Iterator[Metric]:
+        refusals = CounterMetricFamily("oca_access_refusals", "Requests not let in, by reason.", labels=["reason"])
+        for place, reason in enumerate(REFUSALS):
+            refusals.add_metric([reason], sums[REFUSALS_AT + place])
+        yield refusals
+        tokens = CounterMetricFamily(
+            "oca_access_tokens", "Tokens looked at, by whether their verdict was remembered.", labels=["verdict"]
+        )
+        tokens.add_metric(["remembered"], sums[Count.TOKENS_REMEMBERED])
+        tokens.add_metric(["verified"], sums[Count.TOKENS_VERIFIED])
+        yield tokens
+        yield CounterMetricFamily("oca_access_renewals", "Tokens renewed.", value=sums[Count.TOKENS_RENEWED])
+        yield CounterMetricFamily(
+            "oca_access_key_faults", "Files of keys that could not be used.", value=sums[Count.KEY_FAULTS]
+        )
 
     def _fetches(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("oca_flights", "Blocks on their way in.", value=self._library.flights)

@@ -18,6 +18,8 @@ from oca.counters import (
     FIRST_BYTE_BUCKETS,
     OUTCOMES,
     PLACES,
+    REFUSALS,
+    REFUSALS_AT,
     ROWS,
     SUM_OFFSET,
     WORDS,
@@ -43,6 +45,7 @@ def test_no_two_counters_share_a_word_and_none_lies_outside():
     words += [EGRESS_AT + place for place in range(len(PLACES))]
     words += [request_word(outcome, 100 * (2 + number)) for outcome in OUTCOMES for number in range(len(CLASSES))]
     words += [first_byte_words(outcome) + at for outcome in OUTCOMES for at in range(SUM_OFFSET + 1)]
+    words += [REFUSALS_AT + place for place in range(len(REFUSALS))]
     words += [device_words(device) + int(count) for device in range(DEVICES) for count in DeviceCount]
     words += [
         device_words(device) + DEVICE_BUCKETS_OFFSET + device_bucket_of(seconds)
@@ -124,6 +127,15 @@ def test_hits_and_misses_are_told_apart(rows):
     tally.passed_on(7)
     assert tally.words[EGRESS_AT + PLACES.index(Place.MEMORY)] == 20
     assert (tally.words[Count.HIT_BYTES], tally.words[Count.MISS_BYTES]) == (46, 7)
+
+
+def test_each_refusal_is_counted_by_its_reason_and_its_status_has_a_word(rows):
+    tally = rows[0]
+    for times, reason in enumerate(REFUSALS, start=1):
+        for _ in range(times):
+            tally.not_let_in(reason)
+        tally.answered(Outcome.REFUSED, reason.status, 0.001)
+    assert list(tally.words[REFUSALS_AT : REFUSALS_AT + len(REFUSALS)]) == list(range(1, len(REFUSALS) + 1))
 
 
 def test_reads_are_counted_for_each_device(rows):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from oca.errors import SettingsError
 from oca.settings import (
+    BindNetwork,
+    Scheme,
     Settings,
     Tier,
     pack_settings,
@@ -86,6 +88,17 @@ def test_the_smallest_settings_are_enough():
         ("[http]\nidle_timeout = nan\n", 10, "http.idle_timeout", ["read nan"]),
         ("[http]\nmax_header_bytes = 1000\n", 10, "http.max_header_bytes", ["read 1000", "1 KiB to 64 KiB"]),
         ("[http]\nmax_header_bytes = '1 MiB'\n", 10, "http.max_header_bytes", ["read 1048576", "1 KiB to 64 KiB"]),
+        # Access.
+        ("[access]\nrequired = true\n", 9, "access.keys", ["a JWKS file is needed"]),
+        ("[access]\nkeys = 'keys.json'\n", 10, "access.keys", ["read 'keys.json'", "an absolute path"]),
+        ("[access]\npublic_paths = ['posters']\n", 10, "access.public_paths", ["read 'posters'"]),
+        ("[access]\npublic_paths = ['/x/../y']\n", 10, "access.public_paths", ["read '/x/../y'"]),
+        ("[access]\npublic_paths = ['/']\n", 10, "access.public_paths", ["but not all of them"]),
+        ("[access]\ntrusted_networks = ['10.0.0.1/8']\n", 10, "access.trusted_networks", ["host bits"]),
+        ("[access]\nscheme = 'ftp'\n", 10, "access.scheme", ["http, https", "read 'ftp'"]),
+        ("[access]\nbind_network = 'no'\n", 10, "access.bind_network", ["strict, same_family, off", "read 'no'"]),
+        ("[access]\nmax_token_bytes = 100\n", 10, "access.max_token_bytes", ["read 100"]),
+        ("[access]\nmax_token_bytes = '17 KiB'\n", 10, "access.max_token_bytes", ["http.max_header_bytes"]),
         # Addresses.
         ("[listen]\nhttp = 'localhost'\n", 10, "listen.http", ["is not host:port", "[::]:8080"]),
         ("[listen]\ncontrol = ':9145'\n", 10, "listen.control", ["is not host:port"]),
@@ -259,6 +272,9 @@ def another(kind):
         Bytes: Bytes(123_456_789_012),
         Seconds: Seconds(17.25),
         Tier: Tier.HDD,
+        Scheme: Scheme.HTTPS,
+        BindNetwork: BindNetwork.SAME_FAMILY,
+        bool: True,
         str: "other",
         int: 9,
         float: 0.37,

@@ -9,6 +9,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from wire.heartbeat import ApplianceId
+
 MOST_PREFIXES: Final = 200_000
 """Routes in one message. All of an eyeball network is some thousands; a whole Internet table is a mistake."""
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -16,8 +18,6 @@ MOST_BYTES: Final = 64 * 1024 * 1024
 AS_SET: Final = 0
 """Stands in a path for a set of AS numbers, of which none answers for the route (RFC 9774). No AS has it (RFC 7607)."""
 
-ApplianceId = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}\Z")]
-"""As `appliance.id` in the settings of the box."""
 PrefixText = Annotated[str, Meta(max_length=43)]
 AsNumber = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Community = Annotated[str, Meta(max_length=64)]

@@ -6,8 +6,9 @@ clients share one announced prefix, one autonomous system in one city, or one co
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from steering.inventory import Inventory, Serves, Site
@@ -58,67 +59,85 @@ class Neighbourhood:
                     self._of_asn.setdefault(asn, []).append(site)
             if site.serves is Serves.EVERYONE:
                 self._open.append((site, _direction(site.latitude, site.longitude)))
-        self._near: dict[tuple[object, ...], tuple[Near, ...]] = {}
+        self._open_ids = frozenset(site.id for site, _ in self._open)
+        self._own: dict[tuple[object, ...], tuple[tuple[Near, ...], frozenset[str]]] = {}
+        """By what is announced, the network and the cell: the client's own sites, and which of them are open to
+        everyone as well.
+        """
+        self._others: dict[tuple[object, ...], tuple[Near, ...]] = {}
+        """By cell, or by country and spread where nobody knows the place: sites that are open to everyone."""
 
     def near(self, where: Whereabouts, spread: int = 0) -> tuple[Near, ...]:
         """Sites for this client. `spread` is drawn from the client's network: where nobody knows the place, clients
         are spread over all sites that are open to everyone, and each network keeps to its own.
         """
         cell = _cell(where.latitude, where.longitude)
-        spread = spread % _SPREADS if cell is None else 0
-        key = (where.sites, where.asn if where.asn in self._of_asn else None, where.country, cell, spread)
-        known = self._near.get(key)
-        if known is None:
-            if len(self._near) >= _PLACES:
-                self._near.clear()
-            known = self._near[key] = tuple(self._around(where, cell, spread))
-        return known
+        asn = where.asn if where.asn in self._of_asn else None
+        key = (where.sites, asn, cell)
+        own = self._own.get(key)
+        if own is None:
+            if len(self._own) >= _PLACES:
+                self._own.clear()
+            own = self._own[key] = self._own_sites(where.sites, asn, cell)
+        others_key = cell or (where.country, spread % _SPREADS)
+        others = self._others.get(others_key)
+        if others is None:
+            if len(self._others) >= _PLACES:
+                self._others.clear()
+            others = self._around(cell) if cell is not None else self._spread(where.country, spread % _SPREADS)
+            self._others[others_key] = others
+        sites, twice = own
+        return sites + (others if not twice else tuple(near for near in others if near[0] not in twice))
 
-    def _around(self, where: Whereabouts, cell: tuple[int, int] | None, spread: int) -> Iterable[Near]:
-        place = None if cell is None else ((cell[0] + 0.5) / _CELL, (cell[1] + 0.5) / _CELL)
-        seen: set[str] = set()
-        announcing = [self._sites[name] for name in where.sites if name in self._sites]
-        yield from self._sorted(announcing, place, Proximity.PREFIX, seen)
-        if where.asn is not None:
-            yield from self._sorted(self._of_asn.get(where.asn, ()), place, Proximity.NETWORK, seen)
-        if place is not None:
-            here = _direction(*place)
-            nearest = sorted(self._open, key=lambda row: -_dot(row[1], here))[: 2 * _SITES]
-            yield from self._sorted([site for site, _ in nearest], place, Proximity.PLACE, seen)
-        else:
-            yield from self._spread(where.country, spread, seen)
+    def _own_sites(
+        self, sites: tuple[str, ...], asn: int | None, cell: tuple[int, int] | None
+    ) -> tuple[tuple[Near, ...], frozenset[str]]:
+        place = _middle(cell)
+        announcing = [self._sites[name] for name in sites if name in self._sites]
+        own = self._sorted(announcing, place, Proximity.PREFIX)
+        if asn is not None:
+            seen = set(sites)
+            network = [site for site in self._of_asn[asn] if site.id not in seen]
+            own += self._sorted(network, place, Proximity.NETWORK)
+        return tuple(own), self._open_ids.intersection(name for name, _, _ in own)
 
-    def _sorted(
-        self, sites: Sequence[Site], place: tuple[float, float] | None, kind: Proximity, seen: set[str]
-    ) -> Iterable[Near]:
+    def _around(self, cell: tuple[int, int]) -> tuple[Near, ...]:
+        place = _middle(cell)
+        assert place is not None
+        here = _direction(*place)
+        nearest = heapq.nsmallest(_SITES, self._open, key=lambda row: (-_dot(row[1], here), row[0].id))
+        return tuple(self._sorted([site for site, _ in nearest], place, Proximity.PLACE))
+
+    def _sorted(self, sites: Iterable[Site], place: tuple[float, float] | None, kind: Proximity) -> list[Near]:
         rows = []
         for site in sites:
-            if site.id not in seen:
-                seen.add(site.id)
-                km = None if place is None else great_circle_km(site.latitude, site.longitude, *place)
-                rows.append((site.id, kind, rtt_ms(km, kind)))
+            km = None if place is None else great_circle_km(site.latitude, site.longitude, *place)
+            rows.append((site.id, kind, rtt_ms(km, kind)))
         rows.sort(key=lambda row: (row[2], row[0]))
         return rows[:_SITES]
 
-    def _spread(self, country: str | None, spread: int, seen: set[str]) -> Iterable[Near]:
+    def _spread(self, country: str | None, spread: int) -> tuple[Near, ...]:
         """Nobody knows where the client is: sites of its country first, if that is known, in an order of its own."""
         rows = [
             (site.country != country, mixed(mixed_name(site.id) ^ self._seed ^ spread), site.id)
             for site, _ in self._open
-            if site.id not in seen
         ]
         rows.sort()
         distance = rtt_ms(None, Proximity.ANYWHERE)
         # The order is the choice: more milliseconds for each place in it than the ranking takes for the same.
-        return [
+        return tuple(
             (name, Proximity.ANYWHERE, distance + _STEP * number) for number, (_, _, name) in enumerate(rows[:_SITES])
-        ]
+        )
 
 
 def _cell(latitude: float | None, longitude: float | None) -> tuple[int, int] | None:
     if latitude is None or longitude is None:
         return None
     return math.floor(latitude * _CELL), math.floor(longitude * _CELL)
+
+
+def _middle(cell: tuple[int, int] | None) -> tuple[float, float] | None:
+    return None if cell is None else ((cell[0] + 0.5) / _CELL, (cell[1] + 0.5) / _CELL)
 
 
 def _direction(latitude: float, longitude: float) -> tuple[float, float, float]:

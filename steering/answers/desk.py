@@ -63,7 +63,7 @@ class Desk:
     @property
     def is_hurried(self) -> bool:
         """Whether there is no time to rank."""
-        return self._pulse.lag > self._most_lag
+        return self._pulse.lag >= self._most_lag
 
     def content(self, path: str) -> Content:
         return self._catalogue.content(path)

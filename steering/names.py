@@ -1,5 +1,6 @@
 """Numbers made of names, the same in every process and release: what rendezvous hashing hashes."""
 
+from hashlib import blake2b
 from typing import Final
 
 _MASK: Final = 2**64 - 1
@@ -14,8 +15,5 @@ def mixed(number: int) -> int:
 
 
 def mixed_name(name: str) -> int:
-    """64 well-mixed bits of a name: FNV-1a, then mixed."""
-    number = 0xCBF29CE484222325
-    for byte in name.encode():
-        number = ((number ^ byte) * 0x100000001B3) & _MASK
-    return mixed(number)
+    """64 well-mixed bits of a name, whatever its characters: paths from the network hold lone surrogates too."""
+    return int.from_bytes(blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -7,7 +7,7 @@ undisturbed. Entries that stand in the inventory file can be changed there only:
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Final, TypeVar, cast
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from msgspec import Meta, Struct, field
 
 from steering.errors import InventoryError
 from wire.heartbeat import APPLIANCE_ID_PATTERN, ApplianceId
-from wire.toml import BitsPerSecond, Document, Mistake, quantity
+from wire.toml import BitsPerSecond, Document, Mistake, host_and_port, leads_somewhere, quantity
 
 Id = Annotated[str, Meta(pattern=APPLIANCE_ID_PATTERN)]
 Asn = Annotated[int, Meta(ge=1, le=2**32 - 1)]
@@ -103,12 +103,13 @@ class Appliance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For DNS. None: DNS never names it for that family."""
     ipv6: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
     capacity: BitsPerSecond | None = None
-    """What may be sent; None: what its network cards say. What it says of itself never counts for more than this."""
+    """What may be sent, more than 0; None: what its network cards say. These never count for more than this."""
     token_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")] | None = None
     """Of the bearer token it shows; None: it is not heard until it has one."""
     metrics: str | None = None
     """host:port that Prometheus scrapes."""
     wish: Wish = Wish.SERVE
+    """Of one that is new. After that only `SetWish` changes it, whoever puts the rest anew."""
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
@@ -190,7 +191,7 @@ def subject(change: Change) -> tuple[str, str]:
 
 
 def apply(inventory: Inventory, *changes: Change, source: Source = Source.API) -> Inventory:
-    """The inventory after all of the changes. Raises `InventoryError` for the first that can't be, and then nothing
+    """The inventory after all of the changes together. Raises `InventoryError` for one that can't be, and then nothing
     has changed.
     """
     draft = _Draft(inventory, source)
@@ -200,7 +201,7 @@ def apply(inventory: Inventory, *changes: Change, source: Source = Source.API) -
 
 
 class _Draft:
-    """An inventory while it is changed: twenty thousand entries are copied once, not once for each of them."""
+    """An inventory while it is changed: twenty thousand entries are copied once, and looked through once at the end."""
 
     def __init__(self, inventory: Inventory, source: Source) -> None:
         self._version = inventory.version
@@ -209,8 +210,53 @@ class _Draft:
         self._sites = dict(inventory.sites)
         self._appliances = dict(inventory.appliances)
         self._from_file = set(inventory.from_file)
+        self._touched: set[tuple[str, str]] = set()
+
+    def apply(self, change: Change) -> None:
+        about = subject(change)
+        if self._source is Source.API and about in self._from_file and not isinstance(change, SetWish):
+            raise InventoryError(f"{about[0]} {about[1]} is declared in the inventory file; change it there")
+        self._touched.add(about)
+        match change:
+            case PutOperator(operator):
+                self._operators[operator.id] = operator
+            case PutSite(site):
+                self._sites[site.id] = site
+            case PutAppliance(appliance):
+                _check_appliance(appliance)
+                if (known := self._appliances.get(appliance.id)) is not None:
+                    # A drained box stays drained when somebody mends its address.
+                    appliance = msgspec.structs.replace(appliance, wish=known.wish)
+                self._appliances[appliance.id] = appliance
+            case SetWish(name, wish):
+                if name not in self._appliances:
+                    raise InventoryError(f"there is no appliance {name!r}")
+                self._appliances[name] = msgspec.structs.replace(self._appliances[name], wish=wish)
+            case RemoveOperator(name):
+                _remove(name, OPERATOR, self._operators)
+            case RemoveSite(name):
+                _remove(name, SITE, self._sites)
+            case RemoveAppliance(name):
+                _remove(name, APPLIANCE, self._appliances)
+        if isinstance(change, Put) and self._source is Source.FILE:
+            self._from_file.add(about)
+        elif isinstance(change, Remove):
+            self._from_file.discard(about)
 
     def done(self) -> Inventory:
+        """Raises `InventoryError` if an entry names one that is not there, or a prefix that its operator may not."""
+        self._check_references()
+        sites_of: dict[str, list[Site]] = {}
+        for site in self._sites.values():
+            if (SITE, site.id) in self._touched:
+                self._check_parents(site)
+            if (SITE, site.id) in self._touched or (OPERATOR, site.operator) in self._touched:
+                sites_of.setdefault(site.operator, []).append(site)
+        for kind, name in self._touched:
+            if kind == OPERATOR and name in self._operators:
+                sites_of.setdefault(name, [])
+        for name, sites in sites_of.items():
+            _check_prefixes(self._operators[name], sites)
         return Inventory(
             version=self._version + 1,
             operators=self._operators,
@@ -219,83 +265,63 @@ class _Draft:
             from_file=frozenset(self._from_file),
         )
 
-    def apply(self, change: Change) -> None:
-        about = subject(change)
-        if self._source is Source.API and about in self._from_file and not isinstance(change, SetWish):
-            raise InventoryError(f"{about[0]} {about[1]} is declared in the inventory file; change it there")
-        match change:
-            case PutOperator(operator):
-                _parsed(operator.allowed, f"operator {operator.id}: allowed")
-                self._operators[operator.id] = operator
-            case PutSite(site):
-                self._check_site(site)
-                self._sites[site.id] = site
-            case PutAppliance(appliance):
-                self._check_appliance(appliance)
-                known = self._appliances.get(appliance.id)
-                if known is not None and self._source is Source.FILE:
-                    # A drained box stays drained when somebody mends a line of the file.
-                    appliance = msgspec.structs.replace(appliance, wish=known.wish)
-                self._appliances[appliance.id] = appliance
-            case SetWish(name, wish):
-                if name not in self._appliances:
-                    raise InventoryError(f"there is no appliance {name!r}")
-                self._appliances[name] = msgspec.structs.replace(self._appliances[name], wish=wish)
-            case RemoveOperator(name):
-                users = [site.id for site in self._sites.values() if site.operator == name]
-                _remove(name, OPERATOR, self._operators, users)
-            case RemoveSite(name):
-                users = [appliance.id for appliance in self._appliances.values() if appliance.site == name]
-                users += [site.id for site in self._sites.values() if site.parent == name]
-                _remove(name, SITE, self._sites, users)
-            case RemoveAppliance(name):
-                _remove(name, APPLIANCE, self._appliances, [])
-        if isinstance(change, Put) and self._source is Source.FILE:
-            self._from_file.add(about)
-        elif isinstance(change, Remove):
-            self._from_file.discard(about)
+    def _check_references(self) -> None:
+        used: dict[tuple[str, str], list[str]] = {}
+        """Of what is named and not there: who names it."""
+        for site in self._sites.values():
+            if site.operator not in self._operators:
+                used.setdefault((OPERATOR, site.operator), []).append(f"site {site.id}")
+            if site.parent is not None and site.parent not in self._sites:
+                used.setdefault((SITE, site.parent), []).append(f"site {site.id}")
+        for appliance in self._appliances.values():
+            if appliance.site not in self._sites:
+                used.setdefault((SITE, appliance.site), []).append(f"appliance {appliance.id}")
+        for (kind, name), users in used.items():
+            if (kind, name) in self._touched:
+                shown = ", ".join(sorted(users)[:5]) + (", …" if len(users) > 5 else "")
+                raise InventoryError(f"{kind} {name} is still used by {len(users)}: {shown}; remove these first")
+            raise InventoryError(f"{users[0]}: there is no {kind} {name!r}")
 
-    def _check_site(self, site: Site) -> None:
-        operator = self._operators.get(site.operator)
-        if operator is None:
-            raise InventoryError(f"site {site.id}: there is no operator {site.operator!r}")
+    def _check_parents(self, site: Site) -> None:
         seen = {site.id}
         above = site.parent
         while above is not None:
             if above in seen:
                 raise InventoryError(f"site {site.id}: its parents lead back to {above}")
-            if above not in self._sites:
-                raise InventoryError(f"site {site.id}: there is no parent site {above!r}")
             seen.add(above)
             above = self._sites[above].parent
-        prefixes = _parsed(site.prefixes, f"site {site.id}: prefixes")
-        if operator.allowed:
-            allowed = frozenset(_parsed(operator.allowed, f"operator {operator.id}: allowed"))
-            for prefix in prefixes:
-                if not is_within(prefix, allowed):
-                    raise InventoryError(
-                        f"site {site.id}: prefix {prefix} is outside of what operator {operator.id} is allowed"
-                    )
-
-    def _check_appliance(self, appliance: Appliance) -> None:
-        where = f"appliance {appliance.id}"
-        if appliance.site not in self._sites:
-            raise InventoryError(f"{where}: there is no site {appliance.site!r}")
-        parts = urlsplit(appliance.url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-            raise InventoryError(f"{where}: url {appliance.url!r} is not like https://host or http://host:port")
-        for texts, version in ((appliance.ipv4, 4), (appliance.ipv6, 6)):
-            for text in texts:
-                if not _is_address(text, version):
-                    raise InventoryError(f"{where}: ipv{version}: {text!r} is not an IPv{version} address")
 
 
-def _remove(name: str, kind: str, entries: dict[str, EntryT], used_by: list[str]) -> None:
+def _check_prefixes(operator: Operator, sites: list[Site]) -> None:
+    allowed = Allowance(_parsed(operator.allowed, f"operator {operator.id}: allowed"))
+    for site in sites:
+        for prefix in _parsed(site.prefixes, f"site {site.id}: prefixes"):
+            if operator.allowed and prefix not in allowed:
+                raise InventoryError(
+                    f"site {site.id}: prefix {prefix} is outside of what operator {operator.id} is allowed"
+                )
+
+
+def _check_appliance(appliance: Appliance) -> None:
+    where = f"appliance {appliance.id}"
+    if not _is_base(appliance.url):
+        raise InventoryError(f"{where}: url {appliance.url!r} is not like https://host or http://host:port")
+    if appliance.capacity is not None and appliance.capacity < 1:
+        raise InventoryError(f'{where}: capacity must be more than 0; wish = "disable" keeps players away')
+    for texts, version in ((appliance.ipv4, 4), (appliance.ipv6, 6)):
+        for text in texts:
+            if not _is_address(text, version):
+                raise InventoryError(f"{where}: ipv{version}: {text!r} is not an IPv{version} address")
+    if appliance.metrics is not None:
+        try:
+            host_and_port(appliance.metrics)
+        except ValueError as error:
+            raise InventoryError(f"{where}: metrics: {appliance.metrics!r} is not host:port") from error
+
+
+def _remove(name: str, kind: str, entries: dict[str, EntryT]) -> None:
     if name not in entries:
         raise InventoryError(f"there is no {kind} {name!r}")
-    if used_by:
-        shown = ", ".join(sorted(used_by)[:5]) + (", …" if len(used_by) > 5 else "")
-        raise InventoryError(f"{kind} {name} is still used by {len(used_by)}: {shown}; remove these first")
     del entries[name]
 
 
@@ -311,12 +337,30 @@ def _parsed(networks: tuple[str, ...], where: str) -> list[Network]:
     return parsed
 
 
-def is_within(network: Network, allowed: frozenset[Network]) -> bool:
-    """Whether one of the allowed networks contains the whole of `network`."""
-    lengths = {wider.prefixlen for wider in allowed if wider.version == network.version}
-    return any(
-        length <= network.prefixlen and network.supernet(new_prefix=length) in allowed for length in sorted(lengths)
-    )
+class Allowance:
+    """Networks within which prefixes may be announced: `prefix in allowance`."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = frozenset(networks)
+        self._lengths = {
+            version: sorted({wider.prefixlen for wider in self._networks if wider.version == version})
+            for version in (4, 6)
+        }
+
+    def __contains__(self, network: Network) -> bool:
+        """Whether one of them contains the whole of `network`."""
+        return any(
+            length <= network.prefixlen and network.supernet(new_prefix=length) in self._networks
+            for length in self._lengths[network.version]
+        )
+
+
+def _is_base(url: str) -> bool:
+    """Whether a path can be put behind `url`."""
+    if not leads_somewhere(url, ("http", "https")):
+        return False
+    parts = urlsplit(url)
+    return url == f"{parts.scheme}://{parts.netloc}" and parts.username is None
 
 
 def _is_address(text: str, version: int) -> bool:
@@ -354,15 +398,17 @@ def reconciled(inventory: Inventory, declared: InventoryFile, path: str) -> tupl
     named: set[tuple[str, str]] = set()
     rows: tuple[tuple[str, tuple[Operator | Site | Appliance, ...], Mapping[str, object]], ...] = (
         (OPERATOR, declared.operator, inventory.operators),
-        (SITE, parents_first(declared.site), inventory.sites),
+        (SITE, declared.site, inventory.sites),
         (APPLIANCE, declared.appliance, inventory.appliances),
     )
-    for kind, entries, known in rows:
+    for kind, entries, _ in rows:
         for entry in entries:
-            about = (kind, entry.id)
-            if about in named:
+            if (kind, entry.id) in named:
                 raise InventoryError(f"{path}: {kind} {entry.id} is declared twice")
-            named.add(about)
+            named.add((kind, entry.id))
+    for kind, entries, known in rows:
+        for entry in parents_first(declared.site) if kind == SITE else entries:
+            about = (kind, entry.id)
             as_kept = known.get(entry.id)
             if isinstance(entry, Appliance) and isinstance(as_kept, Appliance):
                 as_kept = msgspec.structs.replace(as_kept, wish=entry.wish)

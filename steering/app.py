@@ -19,12 +19,18 @@ from prometheus_client import CollectorRegistry
 
 from steering.admin import Admin
 from steering.announcements import Announcements
+from steering.answers.chooser import DnsChooser
 from steering.answers.desk import Desk
 from steering.answers.public import Public
 from steering.catalogue import Catalogue, shelf_at
 from steering.decisions import Decider, Target
+from steering.dns.answerer import Answerer
+from steering.dns.limiter import Limiter
+from steering.dns.server import Server, tcp_socket, udp_socket
+from steering.dns.settings import DnsSettings
+from steering.dns.zone import Zone
 from steering.errors import InventoryError, SettingsError, SteeringError
-from steering.exporter import DecisionMetrics, FleetMetrics
+from steering.exporter import DatabaseMetrics, DecisionMetrics, FleetMetrics, ReasonMetrics
 from steering.fleet import Fleet, Turn
 from steering.hearing import Heard, Hearing
 from steering.inventory import Source, parse_inventory, reconciled
@@ -107,11 +113,31 @@ class Steering:
             self._journal,
             self._signer,
         )
+        self._dns: tuple[DnsSettings, Answerer] | None = None
+        if settings.dns is not None:
+            chooser = DnsChooser(
+                self.desk, self.fleet, settings.fallback, settings.dns.ttl, float(settings.answers.session)
+            )
+            self._dns = settings.dns, _answerer(settings.dns, chooser)
         buckets = Buckets(settings.limits.rate, settings.limits.burst, settings.limits.networks)
         self._public = Public(settings, self.desk, buckets, time.monotonic)
         self._hearing = Hearing(self.fleet, self._announcements, time.time, self._turned, self._signer)
         self._admin = Admin(registry, self.fleet, self.desk, self.metrics, time.time, self.take_inventory, self.missing)
-        self.metrics.register(FleetMetrics(self.fleet, time.time, self._gauges()))
+        self.metrics.register(FleetMetrics(self.fleet, self._gauges()))
+        self.metrics.register(
+            ReasonMetrics(
+                "oca_steering_prefixes_refused",
+                "Routes of the appliances' last reports that were not accepted, by reason.",
+                self._announcements.rejected,
+                counts=False,
+            )
+        )
+        self.metrics.register(DatabaseMetrics(lambda: (self._cities.status, self._asns.status)))
+        if self._dns is not None:
+            answerer = self._dns[1]
+            self.metrics.register(
+                ReasonMetrics("oca_steering_dns", "DNS questions, by what became of them.", lambda: answerer.counts)
+            )
         self._reload_failures = 0
 
     # --- What is done once, in this order ---
@@ -159,6 +185,7 @@ class Steering:
             await self._listen(self._hearing.application(), settings.listen.fleet, self._tls("fleet")),
             await self._listen(self._admin.application(), settings.listen.admin, None),
         ]
+        dns = await self._answer_resolvers()
         tasks = [
             self._spawn(self._pulse.run()),
             self._spawn(self._every(_TICK, self._tick)),
@@ -172,6 +199,8 @@ class Steering:
             tasks.append(self._spawn(self._journal.run()))
         log.info("steering %s is up, process %d", settings.steering.id, os.getpid())
         await stopped.wait()
+        if dns is not None:
+            await dns.stop(_STOP)
         for runner in runners:
             await runner.cleanup()
         for task in tasks:
@@ -221,6 +250,21 @@ class Steering:
         except OSError as error:
             raise SteeringError(f"{address}: can't be listened on: {error.strerror or error}") from error
         return runner
+
+    async def _answer_resolvers(self) -> Server | None:
+        """The DNS listeners, if there is a zone."""
+        if self._dns is None:
+            return None
+        settings, answerer = self._dns
+        address = self._settings.listen.dns
+        host, port = host_and_port(address)
+        server = Server(answerer, settings, time.time)
+        try:
+            udp = udp_socket(host, port)
+            await server.start([udp], [tcp_socket(host, port)])
+        except OSError as error:
+            raise SteeringError(f"{address}: can't be listened on for DNS: {error.strerror or error}") from error
+        return server
 
     def _tls(self, listener: str) -> ssl.SSLContext | None:
         tls = self._settings.tls
@@ -275,10 +319,6 @@ class Steering:
             "oca_steering_holdings_total": ("Holdings learned.", lambda: counts[Heard.HOLDINGS]),
             "oca_steering_refused_total": ("Messages of appliances refused.", lambda: counts[Heard.REFUSED]),
             "oca_steering_prefixes": ("Announced prefixes.", lambda: len(self._announcements.announced)),
-            "oca_steering_prefixes_refused": (
-                "Routes of the appliances' last reports that were not accepted.",
-                lambda: self._announcements.rejected().total(),
-            ),
             "oca_steering_titles": ("Titles whose documents are known.", lambda: len(self._catalogue)),
             "oca_steering_catalogue_failures_total": (
                 "Documents that could not be had or read.",
@@ -299,6 +339,12 @@ class Steering:
                 lambda: 0 if journal is None else journal.lost,
             ),
         }
+
+
+def _answerer(dns: DnsSettings, chooser: DnsChooser) -> Answerer:
+    serial = int(time.time()) if dns.serial is None else dns.serial
+    limiter = Limiter(dns.rate_limit, dns.rate_window, dns.slip, dns.rate_accounts, dns.unlimited)
+    return Answerer(Zone(dns, serial), chooser, dns, limiter)
 
 
 async def run(settings: Settings) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from enum import StrEnum
+from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,6 +12,9 @@ from prometheus_client.registry import Collector
 
 from steering.decisions import Decision, proximity_of
 from steering.fleet import Fleet
+from steering.topology.databases import State, Status
+
+Reason = TypeVar("Reason", bound=StrEnum)
 
 _BUCKETS: Final = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25)
 _NOWHERE: Final = "none"
@@ -66,12 +70,9 @@ class DecisionMetrics:
 class FleetMetrics(Collector):
     """What is read at each scrape."""
 
-    def __init__(
-        self, fleet: Fleet, clock: Callable[[], float], gauges: Mapping[str, tuple[str, Callable[[], float]]]
-    ) -> None:
+    def __init__(self, fleet: Fleet, gauges: Mapping[str, tuple[str, Callable[[], float]]]) -> None:
         """`gauges`: names (those that end in _total are counters), what they are, and how they are read."""
         self._fleet = fleet
-        self._clock = clock
         self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
@@ -91,3 +92,45 @@ class FleetMetrics(Collector):
             family = (CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily)(name, words)
             family.add_metric([], read())
             yield family
+
+
+class ReasonMetrics(Collector):
+    """Numbers by a closed set of reasons, read at each scrape."""
+
+    def __init__(self, name: str, words: str, read: Callable[[], Mapping[Reason, int]], *, counts: bool = True) -> None:
+        """`counts`: they only grow."""
+        self._name = name
+        self._words = words
+        self._read = read
+        self._family = CounterMetricFamily if counts else GaugeMetricFamily
+
+    def collect(self) -> Iterable[Metric]:
+        family = self._family(self._name, self._words, labels=["reason"])
+        for reason, number in self._read().items():
+            family.add_metric([reason.value], number)
+        yield family
+
+
+class DatabaseMetrics(Collector):
+    """The GeoIP databases: whether they are in use, how old, and how their files are."""
+
+    def __init__(self, read: Callable[[], Iterable[Status]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        state = GaugeMetricFamily(
+            "oca_steering_database_state", "1 for how the file of a database is.", labels=["database", "state"]
+        )
+        loaded = GaugeMetricFamily("oca_steering_database_loaded", "1 if look-ups are answered.", labels=["database"])
+        built = GaugeMetricFamily(
+            "oca_steering_database_build_timestamp_seconds",
+            "When the database in use was built by its publisher.",
+            labels=["database"],
+        )
+        for status in self._read():
+            for one in State:
+                state.add_metric([status.kind.value, one.value], float(status.state is one))
+            loaded.add_metric([status.kind.value], float(status.loaded))
+            if status.built_at is not None:
+                built.add_metric([status.kind.value], status.built_at)
+        yield from (state, loaded, built)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
+from steering.dns.settings import DnsSettings
 from steering.errors import SettingsError
 from steering.ranking import Rules
 from steering.standing import Patience
@@ -36,6 +37,8 @@ class Listen(Struct, frozen=True, forbid_unknown_fields=True):
     """Players: steer, content steering, redirects. Behind TLS, its own (`tls`) or a proxy's."""
     fleet: str = "0.0.0.0:8444"
     """Appliances: heartbeats and holdings. Only what carries an appliance's token is heard."""
+    dns: str = "0.0.0.0:53"
+    """Resolvers, by UDP and TCP, where there is a [dns]."""
     admin: str = "127.0.0.1:9146"
     """Metrics, explain, and the admin API. Never a public address: it has no password."""
 
@@ -140,6 +143,8 @@ class Static(Struct, frozen=True, forbid_unknown_fields=True):
 
     id: ApplianceId
     url: str
+    addresses: tuple[str, ...] = ()
+    """IPv4 and IPv6, for DNS."""
 
 
 class DecisionLog(Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,6 +170,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     decisions: DecisionLog = DecisionLog()
     tokens: Tokens | None = None
     """Absent: URLs are not signed."""
+    dns: DnsSettings | None = None
+    """A zone that is delegated to this service; absent: none. See steering/dns/settings.py."""
 
 
 def read_settings(path: str) -> Settings:
@@ -192,7 +199,7 @@ def parse_settings(text: str, path: str) -> Settings:
 def _check(settings: Settings, document: Document) -> None:
     """What types can't say."""
     refuse = document.refused
-    for name in ("public", "fleet", "admin"):
+    for name in ("public", "fleet", "dns", "admin"):
         try:
             host_and_port(getattr(settings.listen, name))
         except ValueError as error:
@@ -209,6 +216,11 @@ def _check(settings: Settings, document: Document) -> None:
     for number, static in enumerate(settings.fallback):
         if not _is_base(static.url):
             raise refuse(["fallback", str(number), "url"], f"read {static.url!r}; allowed: https://host")
+        for text in static.addresses:
+            try:
+                ipaddress.ip_address(text)
+            except ValueError as error:
+                raise refuse(["fallback", str(number), "addresses"], f"{error}; allowed: addresses") from error
     for text in settings.limits.trusted_proxies:
         try:
             ipaddress.ip_network(text)

@@ -11,16 +11,10 @@ from steering.catalogue import Catalogue
 from steering.decisions import ORIGIN, Ask, Decider, Decision, Target
 from steering.exporter import DecisionMetrics
 from steering.fleet import Content
-from steering.neighbourhood import Whereabouts
 from steering.pulse import Pulse
+from steering.topology.locator import Locator
 
 log = logging.getLogger(__name__)
-
-
-class Locator(Protocol):
-    """Finds clients (steering/topology/locator.py)."""
-
-    def locate(self, address: bytes) -> Whereabouts: ...
 
 
 class Journal(Protocol):
@@ -64,6 +58,10 @@ class Desk:
     def is_hurried(self) -> bool:
         """Whether there is no time to rank."""
         return self._pulse.lag >= self._most_lag
+
+    def scope(self, client: bytes) -> int:
+        """The prefix length around a client within which everyone is where it is."""
+        return self.locator.locate(client).scope
 
     def content(self, path: str) -> Content:
         return self._catalogue.content(path)

@@ -303,9 +303,17 @@ def as_toml(tables: dict[str, Any]) -> str:
     for name, table in tables.items():
         for one in table if isinstance(table, list) else [table]:
             lines.append(f"[[{name}]]" if isinstance(table, list) else f"[{name}]")
-            # A JSON string, number, boolean or list of strings is written alike in TOML.
-            lines += [f"{key} = {json.dumps(value)}" for key, value in one.items()]
+            lines += [f"{key} = {_toml_value(value)}" for key, value in one.items()]
     return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    """A JSON string, number, boolean or list of these is written alike in TOML; a table in a list is not."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml_value(one)}' for key, one in value.items())} }}"
+    return json.dumps(value)
 
 
 def command(appliance: Appliance, *words: str) -> tuple[int, str, str]:

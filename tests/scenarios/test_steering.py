@@ -6,12 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from urllib.parse import urlsplit
 
+import dns.edns
+import dns.message
+import dns.query
+import dns.rcode
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pyroaring import BitMap
 
 from tests.doubles.appliance import free_port, wait_until
-from tests.doubles.steering import Replica, appliance, exchange, small_fleet
+from tests.doubles.steering import SECRET, Replica, appliance, exchange, small_fleet
+from wire.access import split_path
+from wire.token import container_of, open_token, read_key_set
 
 FILM = "/titles/film/master.m3u8"
 INSIDE, OUTSIDE = "10.1.2.3", "192.0.2.9"
@@ -475,3 +485,159 @@ def _command(*words):
     return subprocess.run(
         [sys.executable, "-m", "steering", *words], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+# --- DNS ---
+
+ZONE = {
+    "zone": "steer.example",
+    "hostmaster": "noc@steer.example",
+    "name_servers": [{"name": "ns1.steer.example", "addresses": ["192.0.2.53"]}],
+}
+
+
+@pytest.fixture
+def resolver(make):
+    """A replica with a zone, all of whose appliances serve, and a function that asks it."""
+    fleet = small_fleet()
+    for number, entry in enumerate(fleet["appliance"], start=1):
+        entry["ipv4"] = [f"198.51.100.{number}"]
+    fleet["appliance"][2]["ipv6"] = ["2001:db8::3"]
+    port = free_port()
+    replica = make(fleet, dns=ZONE, listen={"dns": f"127.0.0.1:{port}"})
+    replica.serving()
+
+    def ask(name, kind="A", subnet=None, by=dns.query.udp):
+        options = [] if subnet is None else [dns.edns.ECSOption.from_text(subnet)]
+        question = dns.message.make_query(f"{name}.steer.example", kind, use_edns=0, options=options)
+        return by(question, "127.0.0.1", timeout=30, port=port)
+
+    ask.replica = replica
+    return ask
+
+
+def addresses(answer):
+    return [record.to_text() for records in answer.answer for record in records]
+
+
+def test_dns_gives_the_addresses_of_the_same_decision(resolver):
+    inside = resolver("film.films", subnet="10.1.2.0/24")
+    names = resolver.replica.explain("/titles/film/", "10.1.2.0")["ranked"]
+    of = {"lis-1": "198.51.100.1", "lis-2": "198.51.100.2", "mad-1": "198.51.100.3"}
+    assert sorted(addresses(inside)) == sorted(of[row["appliance"]] for row in names)
+    assert {of["lis-1"], of["lis-2"]} < set(addresses(inside))
+    assert addresses(resolver("films", subnet="192.0.2.0/24")) == [of["mad-1"]]
+
+
+@pytest.mark.parametrize("by", [dns.query.udp, dns.query.tcp])
+def test_dns_tells_a_resolver_for_whom_the_answer_is(resolver, by):
+    answer = resolver("films", subnet="10.1.2.0/24", by=by)
+    (subnet,) = [option for option in answer.options if option.otype == dns.edns.OptionType.ECS]
+    assert 1 <= subnet.scopelen <= 24, "10.0.0.0/8 is announced: all of it has this answer, or its database's part"
+    assert answer.answer[0].ttl == 30
+
+
+def test_dns_has_no_data_for_a_family_that_nobody_has_and_no_name_for_what_does_not_exist(resolver):
+    assert addresses(resolver("lis-1.edge", "AAAA")) == []
+    assert resolver("lis-1.edge", "AAAA").rcode() == dns.rcode.NOERROR
+    assert addresses(resolver("mad-1.edge", "AAAA")) == ["2001:db8::3"]
+    assert addresses(resolver("lis-1.edge")) == ["198.51.100.1"]
+    assert resolver("nobody.edge").rcode() == dns.rcode.NXDOMAIN
+    assert resolver.replica.metric("oca_steering_dns_total", reason="nxdomain") == 1
+    assert resolver.replica.metric("oca_steering_decisions_total", way="dns") == 0
+
+
+def test_dns_names_nobody_who_gets_no_players(resolver):
+    replica = resolver.replica
+    replica.change({"type": "set-wish", "appliance": "mad-1", "wish": "disable"})
+    assert addresses(resolver("films", subnet="192.0.2.0/24")) == []
+    assert addresses(resolver("mad-1.edge")) == ["198.51.100.3"], "who plays there still finds it"
+
+
+# --- Prefixes that appliances learned ---
+
+
+def test_learned_prefixes_count_within_what_the_operator_is_allowed(make):
+    fleet = small_fleet()
+    fleet["site"][0].pop("prefixes")
+    fleet["operator"][0]["allowed"] = ["203.0.112.0/22", "198.18.0.0/15"]
+    replica = make(fleet)
+    speakers = replica.serving()
+    assert replica.steer(FILM, "198.18.7.7") == ["mad-1", "origin"]
+    assert speakers["lis-1"].beat(prefixes_version=5).json()["wants_prefixes"] is True
+    message = {
+        "appliance": "lis-1",
+        "version": 5,
+        "kind": "kernel",
+        "prefixes": [["198.18.0.0/16"], ["0.0.0.0/0"], ["8.8.8.0/24"], ["nonsense"]],
+    }
+    got = speakers["lis-1"].tell("/v1/prefixes", message)
+    assert got.status == 200
+    assert got.json()["accepted"] == 1
+    assert got.json()["rejected"] == {"default_route": 1, "not_allowed": 1, "malformed": 1}
+    assert speakers["lis-1"].beat().json()["wants_prefixes"] is False
+    assert replica.steer(FILM, "198.18.7.7")[0].startswith("lis")
+    assert replica.explain(FILM, "198.18.7.7")["client"]["network"] == "198.18.0.0/16"
+    assert replica.metric("oca_steering_prefixes_refused", reason="not_allowed") == 1
+    speakers["lis-1"].tell("/v1/prefixes", {**message, "version": 6, "prefixes": []})
+    assert replica.steer(FILM, "198.18.7.7") == ["mad-1", "origin"]
+
+
+def test_an_appliance_can_not_announce_for_another(steering):
+    message = {"appliance": "mad-1", "version": 1, "kind": "kernel", "prefixes": []}
+    assert steering.speaker("lis-1").tell("/v1/prefixes", message).status == 403
+
+
+# --- Tokens ---
+
+
+@pytest.fixture
+def signing(make, tmp_path):
+    """A replica that signs URLs, and the folder of its keys."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    write_key(folder / "one.pem")
+    replica = make(tokens={"folder": str(folder), "issuer": "steer", "publish_ahead": "0 s"})
+    replica.serving()
+    replica.keys = folder
+    return replica
+
+
+def write_key(path):
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(pem)
+
+
+def keys_of(replica):
+    got = exchange(
+        replica.fleet_port, "GET", "/v1/keys", {"X-Appliance": "lis-1", "Authorization": f"Bearer {SECRET}"}, None
+    )
+    assert got.status == 200
+    return read_key_set(got.body)
+
+
+def test_urls_are_signed_for_the_title_on_every_appliance_and_not_for_the_origin(signing):
+    options = signing.public(f"/v1/steer?path={FILM}&client={INSIDE}").json()["options"]
+    assert options[-1] == {"id": "origin", "url": f"http://origin.example{FILM}"}
+    for option in options[:-1]:
+        token, path = split_path(urlsplit(option["url"]).path.encode())
+        assert path == FILM.encode()
+        opened = open_token(token, keys_of(signing), time.time())
+        assert opened.claims.iss == "steer"
+        container = container_of(opened.claims.cdniuc)
+        assert container.covers(b"http://any.example/titles/film/720p/seg-1.m4s")
+        assert not container.covers(b"http://any.example/titles/other/720p/seg-1.m4s")
+
+
+def test_a_new_key_signs_and_the_old_one_is_honoured_on(signing):
+    before = split_path(urlsplit(signing.public(f"/redirect{FILM}?client={INSIDE}")["Location"]).path.encode())[0]
+    write_key(signing.keys / "two.pem")
+    wait_until(lambda: "two" in keys_of(signing), "the new key is published")
+    after = split_path(urlsplit(signing.public(f"/redirect{FILM}?client={INSIDE}")["Location"]).path.encode())[0]
+    keys = keys_of(signing)
+    assert open_token(before, keys, time.time()).key.kid == "one"
+    assert open_token(after, keys, time.time()).key.kid == "two"
+
+
+def test_keys_are_for_appliances(signing):
+    assert exchange(signing.fleet_port, "GET", "/v1/keys", {}, None).status == 401

@@ -18,6 +18,9 @@ ExtentKey = bytes
 """28 bytes: object key, generation (8), extent number (4). Sorted, an object's extents stand together."""
 
 _TAIL: Final = struct.Struct(">QI")
+_RENDITION_BITS: Final = 12
+"""Of a title's dozen renditions two are taken for one in one title of 60."""
+TITLE_BITS: Final = 20
 
 
 def object_key(path: str) -> ObjectKey:
@@ -61,8 +64,24 @@ def extent_name(key: ExtentKey) -> int:
 
 
 def group_of(path: str, size: int) -> int:
-    """32 bits that all extents of a rendition share: a long object is one by itself, short ones are segments of one
-    that has a folder of its own.
+    """32 bits that all extents of a rendition share, of which the upper ones are those of its title (see `title_of`).
+
+    A long object is a rendition by itself, short ones are segments of one that has a folder of its own. The folder in
+    which renditions lie is their title's.
     """
     rendition = path if size > EXTENT_BYTES else path.rpartition("/")[0]
-    return int.from_bytes(blake2b(rendition.encode(), digest_size=4).digest(), "big")
+    return grouped(_mixed(rendition.rpartition("/")[0]), _mixed(rendition))
+
+
+def grouped(title: int, rendition: int) -> int:
+    """A group, of well-mixed bits of both."""
+    return (title & (1 << TITLE_BITS) - 1) << _RENDITION_BITS | rendition & (1 << _RENDITION_BITS) - 1
+
+
+def title_of(group: int) -> int:
+    """`TITLE_BITS` that all renditions of a title share."""
+    return group >> _RENDITION_BITS
+
+
+def _mixed(path: str) -> int:
+    return int.from_bytes(blake2b(path.encode(), digest_size=4).digest(), "big")

@@ -9,7 +9,9 @@ popularity, and the order is then that of LFU.
 Flash is written only for what is hotter than what it would replace, by a margin that narrows while little is written.
 What is not waits in memory, on a box that has no slow disks, and is lost if nobody asks again; on a box with slow disks
 everything new goes there, and flash gets what has become hot enough. Where readings fade within minutes everything new
-is written: probation is then on flash, and as large as it need be. Only the budget of a device limits that.
+is written: probation is then on flash, and as large as it need be. Only the budget of a device limits that, and what is
+seen of the titles: a newcomer of a rendition that the viewers of its title seldom take (visits.py) waits in memory, as
+long as such are read again less often than others (reuse.py).
 
 The store asks (`admit`, `victims`, `next_move`) and tells what it did (`place`, `move`, `forget`).
 """
@@ -33,8 +35,10 @@ from oca.cache.ghosts import AGE_UNIT, Ghosts
 from oca.cache.heat import DOUBLING, steps_a_second, together, warmed
 from oca.cache.queues import Line
 from oca.cache.renditions import Renditions
+from oca.cache.reuse import Reuse
 from oca.cache.shortlist import Shortlist
-from oca.cache.trials import HALF_LIVES, Trials
+from oca.cache.trials import HALF_LIVES, SHORT, Trials
+from oca.cache.visits import Visits
 
 _LEAST_MARGIN: Final = DOUBLING // 4
 _MOST_MARGIN: Final = DOUBLING * 5 // 4
@@ -69,9 +73,6 @@ _SINKS: Final = 4
 _NONE: Final[AbstractSet[int]] = frozenset()
 _NEVER: Final = 1 << 20
 _HOUR: Final = 3600
-_SHORT: Final = 2 * _HOUR
-"""Half-lives up to this make the order that of LRU, and any newcomer hotter than what it replaces: then the lines are
-kept in that order, and nothing is compared."""
 _BERTHS: Final = 255
 _LOW: Final = 0xFFFFFFFF
 
@@ -96,6 +97,8 @@ class AdmitReason(StrEnum):
     """It was wanted before."""
     COLD = "cold"
     """Not so hot that flash should be written for it."""
+    UNUSUAL = "unusual"
+    """Of a rendition that is seldom taken of its title: hardly to be read again, where recency rules."""
     BUDGET = "budget"
     """It belongs on flash, which has been written enough for today."""
     CLOSED = "closed"
@@ -245,9 +248,12 @@ class Policy:
         self._ghosts = Ghosts()
         self._renditions = Renditions()
         self._trials = Trials(1.0)
+        self._visits = Visits()
+        self._reuse = Reuse()
         self._rate = steps_a_second(self._trials.half_life)
-        self._is_short = self._trials.half_life <= _SHORT
-        """Whether readings fade so fast that the last one alone counts."""
+        self._is_short = self._trials.half_life <= SHORT
+        """Whether readings fade so fast that the last one alone counts. Then the lines are kept in that order, any
+        newcomer is hotter than what it replaces, and nothing is compared."""
         self._held = 0
         self._margin = DOUBLING // 2
         self._rising: deque[int] = deque(maxlen=4096)
@@ -329,6 +335,7 @@ class Policy:
     def _refuse(self, level: Level | None) -> None:
         """Where goes what flash is not written for."""
         self._is_cold = Admission(level, AdmitReason.COLD)
+        self._is_unusual = Admission(level, AdmitReason.UNUSUAL)
         self._is_spent = Admission(level, AdmitReason.BUDGET)
         self._is_closed = Admission(level, AdmitReason.CLOSED if level is None else AdmitReason.NEWCOMER)
 
@@ -339,6 +346,7 @@ class Policy:
         name &= _LOW
         second = int(now)
         rate = self._rate
+        self._visits.read(group, second)
         known = self._ghosts.known(name, group)
         if not known:
             heat = 0
@@ -353,6 +361,8 @@ class Policy:
             self._try_out(name, pages(size_bytes), now)
         if not self._tiers:
             return self._is_closed
+        if not name & self._reuse.mask:
+            self._reuse.come(name, self._visits.is_usual(group), second, self._stay(second))
         wanted = -(-size_bytes // PAGE_BYTES)
         for tier in self._tiers:
             if tier.free >= wanted + tier.slack or tier.free >= tier.plenty:
@@ -362,7 +372,10 @@ class Policy:
         if self._is_slow:
             return admission
         shelf = tier.shelves[0] if len(tier.shelves) == 1 else tier.next_shelf()
-        if self._has_memory and not self._is_short:
+        if self._is_short:
+            if self._has_memory and self._reuse.is_doubt_right and not self._visits.is_usual(group):
+                return self._is_unusual
+        elif self._has_memory:
             bar = self._bar(shelf) + self._margin
             value = second * rate + heat
             if value <= bar and together(value, self._renditions.share_of(group, rate)) <= bar:
@@ -554,10 +567,14 @@ class Policy:
         rate = self._rate
         self._touched[slot] = second
         self._heat[slot] = heat = warmed(self._heat[slot] - int(since * rate))
-        self._renditions.read(self._group[slot], second, rate, self._held >> 3)
+        group = self._group[slot]
+        self._renditions.read(group, second, rate, self._held >> 3)
+        self._visits.read(group, second)
         name = self._name[slot]
         if not name & self._trials.mask:
             self._try_out(name, self._pages[slot], now)
+        if not name & self._reuse.mask:
+            self._reuse.read(name)
         here = self._berths[self._shelf[slot]]
         if heat >= here.rises_at and since < _RISES_WITHIN:
             self._rising.append(slot)
@@ -610,7 +627,7 @@ class Policy:
         places = self._ghosts.places
         yield _LENGTH.pack(4 * places)
         yield from self._ghosts.dump(places)
-        for table in self._renditions.dump():
+        for table in (*self._renditions.dump(), *self._visits.dump()):
             yield _LENGTH.pack(len(table))
             yield table
 
@@ -627,9 +644,10 @@ class Policy:
         standing, shelf = reader.bytes(int(rows)), reader.bytes(int(rows))
         restored = (self._columns.after, self._columns.before, *self._dumped())
         columns = [reader.bytes(int(rows) * column.itemsize) for column in restored]
-        tables = [reader.bytes(*reader.take(_LENGTH)) for _ in range(5)]
+        tables = [reader.bytes(*reader.take(_LENGTH)) for _ in range(9)]
         self._ghosts.restore(tables[0])
-        self._renditions.restore(*tables[1:])
+        self._renditions.restore(*tables[1:5])
+        self._visits.restore(*tables[5:])
         self._trials.restore(int(chosen), tuple(missed))
         self._adopt()
 
@@ -664,6 +682,11 @@ class Policy:
         return together(
             self._touched[slot] * rate + self._heat[slot], self._renditions.share_of(self._group[slot], rate)
         )
+
+    def _stay(self, second: int) -> int:
+        """For how many seconds the next to go was not read, where newcomers go."""
+        slot = self._tiers[0].shelves[0].kept.first
+        return second - self._touched[slot] if slot != NOBODY else 0
 
     def _sweep(self, here: _Shelf, looks: int, pinned: AbstractSet[int]) -> None:
         """Look at the next slots of a shelf, and put those that are cold enough on the shortlist."""
@@ -837,7 +860,7 @@ class Policy:
     def _adopt(self) -> None:
         """The half-life that was chosen. Heats of another are off by a factor that fades."""
         self._rate = steps_a_second(self._trials.half_life)
-        self._is_short = self._trials.half_life <= _SHORT
+        self._is_short = self._trials.half_life <= SHORT
         for shelf in self._shelves.values():
             shelf.asked = -1
             for slot in shelf.shortlist.clear():
@@ -924,6 +947,7 @@ class Policy:
         known = self._ghosts
         if known.places < self._held:
             known.hold(self._held)
+            self._visits.hold(self._held >> 5)
         known.remember(self._name[slot], self._group[slot], self._heat[slot], self._touched[slot], second, self._rate)
         self._standing[slot] = 0
         self._held -= 1
@@ -947,7 +971,7 @@ class _Reader:
         return shape.unpack(self.bytes(shape.size))
 
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 _DUMPED_AT_ONCE: Final = 1 << 18
 _HEAD: Final = struct.Struct(f"<QQQQ{len(HALF_LIVES)}d")
 _SHELF: Final = struct.Struct("<QQQddd6Q")

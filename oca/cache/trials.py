@@ -15,6 +15,8 @@ _HOUR: Final = 3600.0
 HALF_LIVES: Final = (_HOUR / 6, 1.5 * _HOUR, 13 * _HOUR, 120 * _HOUR)
 """Nine-fold steps: between two neighbours the best ratio of a workload differs by about one in a hundred. Readings of
 more than a few weeks ago were of no use on any of them."""
+SHORT: Final = 2 * _HOUR
+"""Half-lives up to this make the order that of LRU."""
 FIRST: Final = 3
 _SAMPLED: Final = 5
 """One name in 2**5 takes part, at first: fewer as the cache grows."""
@@ -28,6 +30,8 @@ _JUDGED_EVERY: Final = 4 * _AT_ONCE
 _BETTER: Final = 0.9
 """Another half-life must miss so much less: changing costs a while of bad order, and a sample errs. Where it matters it
 matters by more: a long one on traffic driven by recency misses half as much again."""
+_BETTER_SHORT: Final = 0.96
+"""From a long one to a short one: where popularity rules a short one never missed less than 0.976 as much."""
 
 
 class Trials:
@@ -68,7 +72,8 @@ class Trials:
         if max(map(len, self._trials)) > _MOST:
             self._halve()
         best = min(range(len(HALF_LIVES)), key=lambda number: self._trials[number].missed)
-        if self._trials[best].missed >= _BETTER * self._trials[self.chosen].missed:
+        better = _BETTER_SHORT if HALF_LIVES[best] <= SHORT < self.half_life else _BETTER
+        if self._trials[best].missed >= better * self._trials[self.chosen].missed:
             return False
         self.chosen = best
         return True

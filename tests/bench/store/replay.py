@@ -120,7 +120,7 @@ class Replay:
         self.times: list[float] = trace.times.tolist()
         self.objects: list[int] = trace.objects.tolist()
         self.sizes: list[int] = trace.sizes.tolist()
-        self.groups: list[int] = (trace.groups & 0xFFFFFFFF).tolist()
+        self.groups = trace.cache_groups()
         self.names: list[int] = trace.names.tolist()
         self.slot_of = array("i", [-1]) * len(self.sizes)
         self.object_in: list[int] = []

@@ -36,6 +36,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from oca.cache.keys import grouped
+
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
@@ -86,6 +88,12 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.objects)
+
+    def cache_groups(self) -> list[int]:
+        """Of each object, as the store makes it of a path."""
+        titles = mixed((self.groups >> _RUNG_SHIFT).astype(np.uint64))
+        renditions = mixed(self.groups.astype(np.uint64))
+        return list(map(grouped, titles.tolist(), renditions.tolist()))
 
     @property
     def warm(self) -> int:

@@ -13,9 +13,12 @@ from oca.cache.keys import (
     block_span,
     extent_key,
     file_name,
+    group_of,
+    grouped,
     key_of_file,
     object_key,
     split_extent_key,
+    title_of,
 )
 
 
@@ -72,3 +75,20 @@ def test_block_spans_cover_an_object_without_gap_or_overlap(size):
     assert all(before[1] == after[0] for before, after in pairwise(spans))
     assert all(0 < stop - start <= BLOCK_BYTES for start, stop in spans)
     assert EXTENT_BYTES == EXTENT_BLOCKS * BLOCK_BYTES
+
+
+def test_segments_of_a_rendition_are_one_group():
+    assert group_of("/titles/x/720p.ab/1.m4s", 1000) == group_of("/titles/x/720p.ab/2.m4s", 2000)
+
+
+def test_renditions_of_a_title_are_groups_of_one_title():
+    low, high = group_of("/titles/x/360p.ab/1.m4s", 1000), group_of("/titles/x/720p.ab/1.m4s", 1000)
+    whole = group_of("/titles/x/1080p.mp4", EXTENT_BYTES + 1)
+    assert len({low, high, whole}) == 3
+    assert title_of(low) == title_of(high) == title_of(whole) != title_of(group_of("/titles/y/720p.ab/1.m4s", 1000))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_a_group_has_32_bits(title, rendition):
+    assert 0 <= grouped(title, rendition) < 2**32
+    assert title_of(grouped(title, rendition)) == title_of(grouped(title, rendition + 1))

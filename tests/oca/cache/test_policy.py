@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from oca.cache.columns import LISTED
+from oca.cache.keys import grouped
 from oca.cache.policy import AdmitReason, Level, Move, MoveReason, Policy
 
 PAGE = 4096
@@ -170,6 +171,62 @@ def test_where_recency_rules_every_newcomer_is_written():
     policy = short(tiers(nvme=4, memory=4))
     put(policy, range(4), OTHER)
     assert admitted(policy, 9) == (Level.NVME, AdmitReason.NEWCOMER)
+
+
+USUAL, SELDOM = grouped(1, 1), grouped(1, 2)
+
+
+def doubtful(policy: Policy) -> Policy:
+    """As if what was followed had shown that renditions that are seldom taken are read again less."""
+    policy._reuse.is_doubt_right = True
+    return policy
+
+
+def visit(policy: Policy, group: int, times: int) -> None:
+    for turn in range(times):
+        policy.admit(name_of(1000 + turn) | 1, group, PAGE, BASE - 86400 + turn * LATER)
+
+
+def test_where_recency_rules_what_is_seldom_taken_of_its_title_waits_in_memory():
+    policy = doubtful(short(tiers(nvme=4, memory=4)))
+    put(policy, range(4), OTHER)
+    visit(policy, USUAL, 5)
+    admission = policy.admit(name_of(9), SELDOM, PAGE, BASE)
+    assert (admission.level, admission.reason) == (Level.MEMORY, AdmitReason.UNUSUAL)
+    assert policy.admit(name_of(8), USUAL, PAGE, BASE).level is Level.NVME
+
+
+def test_what_is_seldom_taken_is_written_when_it_is_read_again_in_memory():
+    policy = doubtful(short(tiers(nvme=4, memory=4)))
+    put(policy, range(4), OTHER)
+    visit(policy, USUAL, 5)
+    policy.admit(name_of(9), SELDOM, PAGE, BASE)
+    policy.place(9, name_of(9), SELDOM, MEMORY, PAGE, BASE)
+    policy.touch(9, BASE + LATER)
+    assert policy.next_move(BASE + LATER) == Move(9, Level.NVME, MoveReason.READ_AGAIN)
+
+
+def test_what_is_seldom_taken_is_written_where_it_is_read_again_as_often():
+    policy = short(tiers(nvme=4, memory=4))
+    put(policy, range(4), OTHER)
+    visit(policy, USUAL, 5)
+    assert policy.admit(name_of(9), SELDOM, PAGE, BASE).level is Level.NVME
+
+
+def test_what_is_seldom_taken_is_written_while_there_is_room():
+    policy = doubtful(short(tiers(nvme=40, memory=4)))
+    visit(policy, USUAL, 5)
+    assert policy.admit(name_of(9), SELDOM, PAGE, BASE).reason is AdmitReason.FREE
+
+
+def test_which_renditions_are_usual_survives_a_restart():
+    policy = short(tiers(nvme=4, memory=4))
+    visit(policy, USUAL, 5)
+    later = Policy()
+    later.restore(memoryview(b"".join(policy.dump())))
+    later.admit(name_of(9), SELDOM, PAGE, BASE)
+    assert later._visits.is_usual(USUAL)
+    assert not later._visits.is_usual(SELDOM)
 
 
 # Pledges

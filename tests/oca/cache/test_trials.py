@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from oca.cache.trials import HALF_LIVES, Trials
 
 NOW = 1_750_000_000.0
@@ -47,3 +49,20 @@ def test_a_cache_too_small_for_a_sample_chooses_nothing():
     for number in range(1000):
         trials.read(number % 7 << 8, 10, 64, NOW + number)
     assert trials.half_life == HALF_LIVES[3]
+
+
+@pytest.mark.parametrize(
+    ("missed", "chosen"),
+    [
+        ((0.95, 0.95, 0.98, 1.0), 0),
+        ((0.97, 0.97, 0.98, 1.0), 3),
+        ((1.2, 1.1, 0.95, 1.0), 3),
+        ((1.2, 1.1, 0.85, 1.0), 2),
+    ],
+)
+def test_from_a_long_memory_to_a_short_one_a_little_better_is_enough(missed, chosen):
+    trials = Trials(1.0)
+    trials.restore(3, tuple(1e6 * share for share in missed))
+    for number in range(1024):
+        trials.read(number << 8, 1, 1 << 30, NOW + number)
+    assert trials.chosen == chosen

@@ -10,8 +10,8 @@ Flash is written only for what is hotter than what it would replace, by a margin
 What is not waits in memory, on a box that has no slow disks, and is lost if nobody asks again; on a box with slow disks
 everything new goes there, and flash gets what has become hot enough. Where readings fade within minutes everything new
 is written: probation is then on flash, and as large as it need be. Only the budget of a device limits that, and what is
-seen of the titles: a newcomer of a rendition that the viewers of its title seldom take (visits.py) waits in memory, as
-long as such are read again less often than others (reuse.py).
+seen of the titles: a newcomer of a rendition that the viewers of its title seldom take (visits.py) waits in memory, or
+is not kept where there is none, as long as such are read again less often than others (reuse.py).
 
 The store asks (`admit`, `victims`, `next_move`) and tells what it did (`place`, `move`, `forget`).
 """
@@ -369,13 +369,12 @@ class Policy:
                 return tier.is_room
         tier = self._tiers[0]
         admission = tier.has_returned if known else tier.is_new
+        if self._is_short and self._reuse.is_doubt_right and not self._visits.is_usual(group):
+            return self._is_unusual
         if self._is_slow:
             return admission
         shelf = tier.shelves[0] if len(tier.shelves) == 1 else tier.next_shelf()
-        if self._is_short:
-            if self._has_memory and self._reuse.is_doubt_right and not self._visits.is_usual(group):
-                return self._is_unusual
-        elif self._has_memory:
+        if self._has_memory and not self._is_short:
             bar = self._bar(shelf) + self._margin
             value = second * rate + heat
             if value <= bar and together(value, self._renditions.share_of(group, rate)) <= bar:
@@ -423,7 +422,9 @@ class Policy:
             if move is not None:
                 self._moving.add(slot)
                 return move
-        for tier in self._sinking:
+        # Where recency rules nothing goes down: it would make room above for the next newcomer, all of which would be
+        # written twice (0.46 bytes on ssd for each served, at misses 4 % lower).
+        for tier in () if self._is_short else self._sinking:
             move = self._sink(tier.next_shelf(), now)
             if move is not None:
                 self._moving.add(move.slot)

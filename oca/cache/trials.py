@@ -31,7 +31,8 @@ _BETTER: Final = 0.9
 """Another half-life must miss so much less: changing costs a while of bad order, and a sample errs. Where it matters it
 matters by more: a long one on traffic driven by recency misses half as much again."""
 _BETTER_SHORT: Final = 0.96
-"""From a long one to a short one: where popularity rules a short one never missed less than 0.976 as much."""
+"""From a long one to a short one: where popularity ruled short ones came down to 0.976 of the long one's misses for a
+while, and where recency ruled they were below this when a cache of 30 % was just full."""
 
 
 class Trials:

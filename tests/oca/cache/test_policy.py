@@ -196,6 +196,25 @@ def test_where_recency_rules_what_is_seldom_taken_of_its_title_waits_in_memory()
     assert policy.admit(name_of(8), USUAL, PAGE, BASE).level is Level.NVME
 
 
+def test_what_is_seldom_taken_is_not_kept_on_a_box_without_memory():
+    policy = doubtful(short(tiers(nvme=4, hdd=4)))
+    put(policy, range(4), OTHER)
+    put(policy, range(4, 8), DISK)
+    visit(policy, USUAL, 5)
+    admission = policy.admit(name_of(9), SELDOM, PAGE, BASE)
+    assert (admission.level, admission.reason) == (None, AdmitReason.UNUSUAL)
+    assert policy.admit(name_of(8), USUAL, PAGE, BASE).level is Level.HDD
+
+
+def test_where_recency_rules_nothing_goes_down():
+    policy = tiers(nvme=4, hdd=10)
+    put(policy, range(4), OTHER)
+    assert policy.next_move(BASE + LATER).reason is MoveReason.DEMOTED
+    policy = short(tiers(nvme=4, hdd=10))
+    put(policy, range(4), OTHER)
+    assert policy.next_move(BASE + LATER) is None
+
+
 def test_what_is_seldom_taken_is_written_when_it_is_read_again_in_memory():
     policy = doubtful(short(tiers(nvme=4, memory=4)))
     put(policy, range(4), OTHER)

@@ -628,7 +628,7 @@ class Policy:
         places = self._ghosts.places
         yield _LENGTH.pack(4 * places)
         yield from self._ghosts.dump(places)
-        for table in (*self._renditions.dump(), *self._visits.dump()):
+        for table in (*self._renditions.dump(), *self._visits.dump(), self._reuse.dump()):
             yield _LENGTH.pack(len(table))
             yield table
 
@@ -645,10 +645,11 @@ class Policy:
         standing, shelf = reader.bytes(int(rows)), reader.bytes(int(rows))
         restored = (self._columns.after, self._columns.before, *self._dumped())
         columns = [reader.bytes(int(rows) * column.itemsize) for column in restored]
-        tables = [reader.bytes(*reader.take(_LENGTH)) for _ in range(9)]
+        tables = [reader.bytes(*reader.take(_LENGTH)) for _ in range(10)]
         self._ghosts.restore(tables[0])
         self._renditions.restore(*tables[1:5])
-        self._visits.restore(*tables[5:])
+        self._visits.restore(*tables[5:9])
+        self._reuse.restore(tables[9])
         self._trials.restore(int(chosen), tuple(missed))
         self._adopt()
 

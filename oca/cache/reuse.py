@@ -6,6 +6,7 @@ time to be read again, so that they can be compared long before the first of the
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from typing import Final
 
@@ -20,6 +21,7 @@ _FEWEST: Final = 64.0
 _FEWEST_READ: Final = 16.0
 """Of each kind, and of the promising ones read again, before anything is concluded."""
 _LESS: Final = 0.75
+_TOLD: Final = struct.Struct("<4d")
 
 
 class Reuse:
@@ -48,20 +50,34 @@ class Reuse:
         self._waiting[name] = second << 1 | is_promising
         if len(self._waiting) > _MOST:
             self._halve()
-        came, read_again = self._came, self._read_again
-        came[is_promising] = came[is_promising] * _FADES + 1
-        read_again[is_promising] *= _FADES
-        self.is_doubt_right = (
-            min(came) >= _FEWEST
-            and read_again[1] >= _FEWEST_READ
-            and read_again[0] * came[1] < _LESS * read_again[1] * came[0]
-        )
+        self._came[is_promising] = self._came[is_promising] * _FADES + 1
+        self._read_again[is_promising] *= _FADES
+        self._conclude()
 
     def read(self, name: int) -> None:
         """A sampled one was read."""
         entry = self._waiting.pop(name, None)
         if entry is not None:
             self._read_again[entry & 1] += 1
+
+    def dump(self) -> bytes:
+        """What was concluded; who is followed is not kept."""
+        return _TOLD.pack(*self._came, *self._read_again)
+
+    def restore(self, told: bytes) -> None:
+        if len(told) != _TOLD.size:
+            raise ValueError(f"{len(told)} bytes of what was read again")
+        *self._came, doubtful, promising = _TOLD.unpack(told)
+        self._read_again = [doubtful, promising]
+        self._conclude()
+
+    def _conclude(self) -> None:
+        came, read_again = self._came, self._read_again
+        self.is_doubt_right = (
+            min(came) >= _FEWEST
+            and read_again[1] >= _FEWEST_READ
+            and read_again[0] * came[1] < _LESS * read_again[1] * came[0]
+        )
 
     def _expire(self, before: int) -> None:
         waiting = self._waiting

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -74,6 +75,14 @@ def test_one_that_comes_again_was_read_again():
 
 def test_the_blocks_of_an_extent_are_one_newcomer():
     assert not came_twice(4).is_doubt_right
+
+
+def test_what_was_concluded_survives_a_restart():
+    later = Reuse()
+    later.restore(followed(0.5, 0.2).dump())
+    assert later.is_doubt_right
+    with pytest.raises(ValueError, match="read again"):
+        later.restore(b"")
 
 
 @given(st.integers(1, 40_000))

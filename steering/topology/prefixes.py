@@ -69,20 +69,34 @@ class Found(NamedTuple, Generic[ValueT]):
 class PrefixTable(Generic[ValueT]):
     """Networks of both families, each with a value that is not None."""
 
-    __slots__ = ("_v4", "_v6")
+    __slots__ = ("_size", "_v4", "_v6")
 
     def __init__(self) -> None:
         self._v4: _Family[ValueT] = _Family(PyTricia(32, _AF_INET, True), 32, _SortedKeys(array("Q")))
         self._v6: _Family[ValueT] = _Family(PyTricia(128, _AF_INET6, True), 128, _SortedKeys([]))
 
+        # pytricia counts by walking through all of it.
+        self._size = 0
+
     def __len__(self) -> int:
-        return len(self._v4.trie) + len(self._v6.trie)
+        return self._size
 
     def put(self, network: Network, value: ValueT) -> None:
+        if self.get(network) is None:
+            self.add(network, value)
+        else:
+            self.change(network, value)
+
+    def add(self, network: Network, value: ValueT) -> None:
+        """One that is not there yet."""
         family = self._v4 if len(network[0]) == 4 else self._v6
-        if not family.trie.has_key(network):
-            family.keys.add(_key_of(network))
         family.trie[network] = value
+        family.keys.add(int.from_bytes(network[0]) << 8 | network[1])
+        self._size += 1
+
+    def change(self, network: Network, value: ValueT) -> None:
+        """One that is there."""
+        (self._v4 if len(network[0]) == 4 else self._v6).trie[network] = value
 
     def get(self, network: Network) -> ValueT | None:
         """The value of exactly this network."""
@@ -94,26 +108,34 @@ class PrefixTable(Generic[ValueT]):
         """Raises KeyError if it is not there."""
         family = self._v4 if len(network[0]) == 4 else self._v6
         family.trie.delete(network)
-        family.keys.remove(_key_of(network))
+        family.keys.remove(int.from_bytes(network[0]) << 8 | network[1])
+        self._size -= 1
 
     def find(self, address: bytes) -> Found[ValueT]:
-        """The longest match of an address of 4 or 16 bytes, in 2 to 4 µs."""
+        """The longest match of an address of 4 or 16 bytes."""
         family = self._v4 if len(address) == 4 else self._v6
-        value = family.trie.get(address)
+        value: ValueT | None = family.trie.get(address)
         number = int.from_bytes(address)
         width = family.width
-        before, after = family.keys.around(number << 8 | 255)
-        scope = 0
         network: Network | None = None
+        scope = 0
+        # Of all that is announced, these two lie nearest. If the one before holds the address, it is the match.
+        before, after = family.keys.around(number << 8 | 255)
+        if before >= 0:
+            first = before >> 8
+            length = before & 255
+            apart = (first ^ number).bit_length()
+            if apart <= width - length:
+                network = first.to_bytes(width >> 3), length
+            else:
+                scope = width - apart + 1
+        if after >= 0:
+            apart = ((after >> 8) ^ number).bit_length()
+            scope = max(scope, width - apart + 1)
         if value is not None:
-            network = family.trie.get_key(address)
-            scope = network[1]
-        # Of all that is announced, these two lie nearest; who holds the address is its match, not its neighbour.
-        for key in (before, after):
-            if key is not None:
-                apart = ((key >> 8) ^ number).bit_length()
-                if apart > width - (key & 255):
-                    scope = max(scope, width - apart + 1)
+            if network is None:
+                network = family.trie.get_key(address)
+            scope = max(scope, network[1])
         return Found(value, network, scope)
 
     def covers(self, network: Network) -> ValueT | None:
@@ -126,10 +148,6 @@ class _Family(NamedTuple, Generic[ValueT]):
     trie: PyTricia
     width: int
     keys: _SortedKeys
-
-
-def _key_of(network: Network) -> int:
-    return int.from_bytes(network[0]) << 8 | network[1]
 
 
 class _SortedKeys:
@@ -164,21 +182,21 @@ class _SortedKeys:
             # What the piece stood for falls to the one below; the lowest floor is always 0.
             del self._floors[max(place, 1)]
 
-    def around(self, point: int) -> tuple[int | None, int | None]:
-        """The greatest key <= point, and the least one > point."""
+    def around(self, point: int) -> tuple[int, int]:
+        """The greatest key <= point, and the least one > point; -1 where there is none."""
+        pieces = self._pieces
         place = bisect_right(self._floors, point) - 1
-        piece = self._pieces[place]
+        piece = pieces[place]
         index = bisect_right(piece, point)
-        before: int | None = None
-        after: int | None = None
+        before = after = -1
         if index:
             before = piece[index - 1]
         elif place:
-            before = self._pieces[place - 1][-1]
+            before = pieces[place - 1][-1]
         if index < len(piece):
             after = piece[index]
-        elif place + 1 < len(self._pieces):
-            after = self._pieces[place + 1][0]
+        elif place + 1 < len(pieces):
+            after = pieces[place + 1][0]
         return before, after
 
 
@@ -269,10 +287,10 @@ class Announced:
     def _announce(self, network: Network, known: Announcers | None, source: Source) -> bool:
         """Whether the sites are others now."""
         if known is None:
-            self._table.put(network, self._shared((source,)))
+            self._table.add(network, self._shared((source,)))
             return True
         after = self._shared(tuple(sorted((*known.sources, source))))
-        self._table.put(network, after)
+        self._table.change(network, after)
         self._release(known)
         return after.sites != known.sites
 
@@ -283,7 +301,7 @@ class Announced:
         left = tuple(other for other in known.sources if other != source)
         if left:
             after = self._shared(left)
-            self._table.put(network, after)
+            self._table.change(network, after)
             changed = after.sites != known.sites
         else:
             self._table.remove(network)

@@ -186,12 +186,12 @@ def test_sorted_keys_split_join_and_find_their_neighbours(empty):
         if len(present) % 300 == 0:
             for point in (0, 5000, 10000, 19000):
                 _check_around(keys, present, point)
-    assert keys.around(10000) == (None, None)
+    assert keys.around(10000) == (-1, -1)
 
 
 def _check_around(keys, present, point):
-    before = max((key for key in present if key <= point), default=None)
-    after = min((key for key in present if key > point), default=None)
+    before = max((key for key in present if key <= point), default=-1)
+    after = min((key for key in present if key > point), default=-1)
     assert keys.around(point) == (before, after)
 
 

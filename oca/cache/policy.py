@@ -184,7 +184,18 @@ class _Shelf:
 class _Tier:
     """The open shelves of a level."""
 
-    __slots__ = ("_turn", "free", "has_returned", "is_new", "is_room", "level", "plenty", "shelves", "slack")
+    __slots__ = (
+        "_turn",
+        "free",
+        "has_returned",
+        "is_new",
+        "is_room",
+        "kept_free",
+        "level",
+        "plenty",
+        "shelves",
+        "slack",
+    )
 
     def __init__(self, level: Level, shelves: list[_Shelf]) -> None:
         self.level = level
@@ -193,6 +204,8 @@ class _Tier:
         """Pages."""
         self.slack = sum(min(2 * _EXTENT_PAGES, shelf.capacity // 64) for shelf in shelves[1:])
         """Room that is left when some shelf may be full: they are filled evenly, but for chance."""
+        self.kept_free = self.slack
+        """Room that newcomers leave, beside their own."""
         self.plenty = self.slack + max(1, sum(shelf.capacity for shelf in shelves) // 16)
         """More than this need not be free for an extent to be kept without asking for its worth: it comes in blocks."""
         self._turn = 0
@@ -321,6 +334,10 @@ class Policy:
         self._tiers = [tiers[level] for level in (Level.HDD, Level.SSD, Level.NVME) if level in tiers]
         self._flash = [tiers[level] for level in (Level.NVME, Level.SSD) if level in tiers]
         self._sinking = [tier for tier in self._flash if tier is not self._tiers[0]]
+        for tier in self._sinking:
+            # This room is made by sending down. Newcomers that took it would have ever more sent down in their place:
+            # then half of all that was served was written to flash.
+            tier.kept_free += sum(shelf.capacity - int(_NEARLY_FULL * shelf.capacity) for shelf in tier.shelves)
         self._has_memory = Level.MEMORY in tiers
         self._is_slow = Level.HDD in tiers
         self._refuse(Level.MEMORY if self._has_memory else None)
@@ -365,7 +382,7 @@ class Policy:
             self._reuse.come(name, self._visits.is_usual(group), second, self._stay(second))
         wanted = -(-size_bytes // PAGE_BYTES)
         for tier in self._tiers:
-            if tier.free >= wanted + tier.slack or tier.free >= tier.plenty:
+            if tier.free >= wanted + tier.kept_free or tier.free >= tier.plenty:
                 return tier.is_room
         tier = self._tiers[0]
         admission = tier.has_returned if known else tier.is_new

@@ -475,6 +475,16 @@ def test_full_flash_sends_down_what_it_would_evict_next():
     assert policy.shelf_of(1) == DISK
 
 
+def test_room_that_was_made_by_sending_down_is_not_for_newcomers():
+    policy = tiers(nvme=200, hdd=9)
+    put(policy, range(195), OTHER)
+    assert admitted(policy, 500) == (Level.HDD, AdmitReason.FREE)
+    put(policy, range(200, 209), DISK)
+    assert admitted(policy, 500) == (Level.NVME, AdmitReason.FREE)
+    put(policy, [195], OTHER)
+    assert admitted(policy, 500) == (Level.HDD, AdmitReason.NEWCOMER)
+
+
 def test_a_lost_copy_below_takes_no_room():
     policy = tiers(nvme=4, hdd=9)
     put(policy, [0], DISK)

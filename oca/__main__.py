@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from oca.commands import devices, store
 from oca.commands.terminal import say, show
+from oca.credentials import check_credentials
 from oca.errors import OcaError, SettingsError
 from oca.lifecycle import configure_logging
 from oca.settings import Settings, Tier, read_settings
@@ -93,7 +94,7 @@ def main() -> None:
     """Exits the process with one of the codes above."""
     given = _parser().parse_args()
     try:
-        settings = read_settings(given.config)
+        settings = _whole_settings(given.config) if given.run in (_serve, _check) else read_settings(given.config)
     except SettingsError as error:
         say(f"oca: {error}")
         sys.exit(2)
@@ -108,7 +109,14 @@ def main() -> None:
 
 def _serve(given: argparse.Namespace, settings: Settings) -> int:
     configure_logging("oca")
-    return asyncio.run(run_appliance(settings, lambda: read_settings(given.config)))
+    return asyncio.run(run_appliance(settings, lambda: _whole_settings(given.config)))
+
+
+def _whole_settings(path: str) -> Settings:
+    """With the files that they name. Other commands need neither those nor the right to read them."""
+    settings = read_settings(path)
+    check_credentials(settings)
+    return settings
 
 
 def _check(given: argparse.Namespace, settings: Settings) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -19,7 +19,9 @@ from msgspec import Meta, Struct, field
 from oca.errors import SettingsError
 from oca.http.replies import EXPOSED
 from wire.heartbeat import ApplianceId
-from wire.toml import Bytes, Document, Mistake, Seconds, host_and_port, leads_somewhere, quantity
+from wire.toml import BitsPerSecond, Bytes, Document, Mistake, Seconds, host_and_port, leads_somewhere, quantity
+
+_STEERING_INTERVALS: Final = (1.0, 60.0)
 
 
 class Tier(StrEnum):
@@ -208,6 +210,31 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True):
     max_token_bytes: Bytes = Bytes(4096)
 
 
+class Steering(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom the appliance tells how it is and what it holds, so that players are sent to it."""
+
+    urls: tuple[str, ...]
+    """http(s)://host:port where steering listens for the fleet; all replicas, each is told for itself."""
+    token_file: str | None = None
+    """A file with the token that proves who we are, on one line. Others than owner and group may not read it."""
+    ca_file: str | None = None
+    """Certificates (PEM) of the authorities that steering's own is checked with, in place of the system's."""
+    client_cert: str | None = None
+    """Our certificate (PEM), for steering that wants mutual TLS."""
+    client_key: str | None = None
+    """Its key, likewise."""
+    interval: Seconds = Seconds(5)
+    """Between two heartbeats; steering may ask for fewer. 1 to 60 s."""
+    holdings_interval: Seconds = Seconds(30)
+    """What is held is counted up, and sent when it changed, no more often than this. 1 s and more."""
+    holding_share: Annotated[float, Meta(gt=0, le=1)] = 0.98
+    """A rendition counts as held when at least this share of its bytes lies on devices that can be read."""
+    interfaces: tuple[str, ...] = ()
+    """Network cards towards players. Default: that of the default route; without one, all physical ones."""
+    link_speed: BitsPerSecond | None = None
+    """What these cards can carry together, where they don't say, or say more than is paid for."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     appliance: Appliance
     origin: Origin
@@ -221,6 +248,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     breaker: Breaker = Breaker()
     freshness: Freshness = Freshness()
     store: Store = Store()
+    steering: Steering | None = None
+    """Without this section nothing is reported to anybody."""
 
 
 def read_settings(path: str) -> Settings:
@@ -300,6 +329,8 @@ def _check(settings: Settings, document: Document) -> None:
     _check_access(settings, refuse)
     if not settings.appliance.state_dir.startswith("/"):
         raise refuse(["appliance", "state_dir"], f"read {settings.appliance.state_dir!r}; allowed: an absolute path")
+    if settings.steering is not None:
+        _check_steering(settings.steering, document)
 
 
 def _check_access(settings: Settings, refuse: Callable[[list[str], str], Mistake]) -> None:
@@ -325,3 +356,34 @@ def _check_access(settings: Settings, refuse: Callable[[list[str], str], Mistake
             ["access", "max_token_bytes"],
             f"read {int(access.max_token_bytes)}; allowed: 256 bytes to http.max_header_bytes",
         )
+
+
+def _check_steering(steering: Steering, document: Document) -> None:
+    def refused(key: str, sentence: str) -> Mistake:
+        return document.refused(["steering", key], sentence)
+
+    if not steering.urls:
+        raise refused("urls", "is empty; allowed: at least one http(s)://host:port")
+    for url in steering.urls:
+        # A query or fragment would swallow the path that is put behind it.
+        if not leads_somewhere(url, ("http", "https")) or "?" in url or "#" in url:
+            raise refused("urls", f"read {url!r}; allowed: http(s)://host:port")
+    if len(set(steering.urls)) < len(steering.urls):
+        raise refused("urls", "names a replica twice; allowed: each once")
+    if (steering.client_cert is None) != (steering.client_key is None):
+        raise refused("client_cert", "a certificate and its key go together: give client_cert and client_key")
+    if steering.token_file is None and steering.client_cert is None:
+        raise refused("token_file", "is missing: steering must know who we are; give it, or client_cert and client_key")
+    for key in ("token_file", "ca_file", "client_cert", "client_key"):
+        path = getattr(steering, key)
+        if path is not None and not path.startswith("/"):
+            raise refused(key, f"read {path!r}; allowed: an absolute path")
+    least, most = _STEERING_INTERVALS
+    if not least <= steering.interval <= most:
+        raise refused("interval", f"read {float(steering.interval):g} s; allowed: {least:.0f} s to {most:.0f} s")
+    if steering.holdings_interval < least:
+        raise refused(
+            "holdings_interval", f"read {float(steering.holdings_interval):g} s; allowed: {least:.0f} s and more"
+        )
+    if steering.link_speed == 0:
+        raise refused("link_speed", 'read 0; allowed: a rate such as "100 Gbit/s", or leave it out')

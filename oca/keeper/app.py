@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import time
@@ -21,10 +23,14 @@ from oca.keeper.desk import Counters, Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
 from oca.keeper.library import Library, Spawner
+from oca.keeper.readiness import Readiness
+from oca.keeper.reporter import Reporter, new_steering_session
+from oca.keeper.reporting import ReportMetrics
 from oca.keeper.scrubbing import ScrubMetrics
 from oca.keeper.sources import build_sources, new_session
+from oca.keeper.stocktaker import Stocktaker
 from oca.settings import Settings
-from oca.store.board import Board, CounterMemory
+from oca.store.board import Board, CounterMemory, DrainCause
 from oca.store.index import Index
 from oca.store.memoir import Memoir
 from oca.store.mover import Mover, Pace
@@ -59,6 +65,7 @@ async def run_keeper(
     async with (
         Index(str(state_dir / "index")) as index,
         new_session(settings.fetch, settings.appliance.id) as session,
+        contextlib.AsyncExitStack() as stack,
         asyncio.TaskGroup() as group,
     ):
         spawner = Spawner(group)
@@ -90,8 +97,25 @@ async def run_keeper(
                 log.info("%d files that no record names are removed", removed)
 
         exporter.registry.register(ScrubMetrics(scrubber, shelves))
+        readiness = Readiness(settings.listen.workers, board, desk)
+        reporter: Reporter | None = None
+        steering = settings.steering
+        if steering is not None:
+            stocktaker = Stocktaker(steering, index, shelves, library.document, state_dir / "catalogue", time.time)
+            to_steering = await stack.enter_async_context(new_steering_session(steering))
+            boot = secrets.token_hex(8)
+            reporter = Reporter(
+                settings, steering, boot, board, readiness, counters, shelves, rack, stocktaker, to_steering
+            )
+            exporter.registry.register(ReportMetrics(reporter, stocktaker))
+            spawner.spawn(stocktaker.run(), "take stock")
+            spawner.spawn(reporter.run(), "report to steering")
+        else:
+            board.resume(DrainCause.STEERING)  # Nobody is left who could take the order back.
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)
-        control = Control(settings, board, index, shelves, library, desk, exporter, devices, rack, spawner)
+        control = Control(
+            settings, board, index, shelves, library, desk, exporter, devices, rack, spawner, readiness, reporter
+        )
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()
         await web.SockSite(runner, control_socket).start()

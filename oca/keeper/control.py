@@ -22,8 +22,10 @@ from oca.keeper.desk import Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
 from oca.keeper.library import Library, Spawner
+from oca.keeper.readiness import Readiness
+from oca.keeper.reporter import Reporter
 from oca.settings import Settings, Tier
-from oca.store.board import Board
+from oca.store.board import Board, DrainCause
 from oca.store.index import Index
 from oca.store.rack import Rack
 from oca.store.shelves import Shelves
@@ -76,6 +78,8 @@ class Control:
         devices: Devices,
         rack: Rack,
         spawner: Spawner,
+        readiness: Readiness,
+        reporter: Reporter | None,
     ) -> None:
         self._settings = settings
         self._board = board
@@ -87,6 +91,9 @@ class Control:
         self._devices = devices
         self._rack = rack
         self._spawner = spawner
+        self._readiness = readiness
+        self._reporter = reporter
+        """None: nothing is reported to steering."""
         self._started_at = time.time()
         self._prefetching = 0
         self._prefetch_turn = asyncio.Semaphore(2)
@@ -117,12 +124,7 @@ class Control:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         """200 if players may be sent here: all workers are connected and nobody asked to drain."""
-        missing = self._settings.listen.workers - len(self._desk.workers)
-        reasons = []
-        if self._board.is_draining:
-            reasons.append("draining")
-        if missing > 0:
-            reasons.append(f"{missing} of {self._settings.listen.workers} workers are not up")
+        reasons = self._readiness.reasons()
         return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     async def _status(self, _: web.Request) -> web.Response:
@@ -145,6 +147,7 @@ class Control:
                     {"name": name, "breaker": breaker.state.name.lower()}
                     for name, breaker in self._library.breakers.items()
                 ],
+                "steering": None if self._reporter is None else self._reporter.status(),
             }
         )
 
@@ -206,14 +209,15 @@ class Control:
         return web.json_response({"purged": purged})
 
     async def _drain(self, _: web.Request) -> web.Response:
-        self._board.is_draining = True
+        self._board.drain(DrainCause.OPERATOR)
         log.info("draining: /readyz says 503, answers carry Connection: close")
         return web.json_response({"draining": True})
 
     async def _resume(self, _: web.Request) -> web.Response:
-        self._board.is_draining = False
-        log.info("resumed")
-        return web.json_response({"draining": False})
+        self._board.resume(DrainCause.OPERATOR)
+        is_draining = self._board.is_draining
+        log.info("resumed by the operator; steering wants it to drain still" if is_draining else "resumed")
+        return web.json_response({"draining": is_draining})
 
     async def _prefetch(self, request: web.Request) -> web.Response:
         order = await body(request, PrefetchOrder)

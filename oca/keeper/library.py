@@ -823,6 +823,43 @@ class Library:
                     return False
         return True
 
+    async def document(self, path: str, most_bytes: int) -> bytes | None:
+        """A small object as the sources have it now, past the cache; None if they say that there is none.
+
+        Raises `NoSourceAnswered`, also for one that is larger.
+        """
+        ladder = self._ladder()
+        tries = 0
+        last: SourceError | None = None
+        try:
+            async with asyncio.timeout(self._fetch.total_deadline):
+                while (rung := ladder.next_rung(time.monotonic())) is not None:
+                    if ladder.has_wrapped:
+                        tries += 1
+                        await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
+                    try:
+                        async with self._attempt(rung, path, None, None, b"") as (answer, response):
+                            if isinstance(answer, Negative):
+                                return None
+                            if not isinstance(answer, Whole):
+                                raise SourceError(FetchReason.STATUS, f"status {response.status} for a whole object")
+                            return await self._read_whole(answer, response, rung, most_bytes)
+                    except SourceError as error:
+                        last = error
+        except TimeoutError:
+            raise NoSourceAnswered(504, f"{path}: no source gave it in time") from None
+        raise self._nobody(path, last)
+
+    async def _read_whole(self, answer: Whole, response: aiohttp.ClientResponse, rung: int, most_bytes: int) -> bytes:
+        body = bytearray()
+        async for chunk in self._chunks(response, rung):
+            body += chunk
+            if len(body) > most_bytes:
+                raise RequestRefused(FetchReason.WRONG_SIZE, f"more than {most_bytes} bytes")
+        if 0 <= answer.version.size != len(body):
+            raise SourceError(FetchReason.TRUNCATED, f"{len(body)} bytes of {answer.version.size}")
+        return bytes(body)
+
     async def refetch(self, path: str, blocks: list[int]) -> None:
         """Have blocks that were lost fetched again, one by one. Returns when they are here, or can't be had."""
         answer = await self.open(path, blocks[0] * BLOCK_BYTES)

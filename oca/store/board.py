@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from enum import IntEnum
 from typing import Final
 
 _WORD: Final = 8
@@ -23,6 +24,13 @@ BOARD_BYTES: Final = (_FLAGS + _STAMPS) * _WORD
 
 _DRAINING: Final = 0
 _DEVICES: Final = 1
+
+
+class DrainCause(IntEnum):
+    """Who wants the appliance to take no new players; one is enough."""
+
+    OPERATOR = 1
+    STEERING = 2
 
 
 def new_memory(name: str, size_bytes: int) -> int:
@@ -54,9 +62,15 @@ class Board:
     def is_draining(self) -> bool:
         return self._flags[_DRAINING] != 0
 
-    @is_draining.setter
-    def is_draining(self, value: bool) -> None:
-        self._flags[_DRAINING] = int(value)
+    def drain(self, cause: DrainCause) -> None:
+        self._flags[_DRAINING] |= cause
+
+    def resume(self, cause: DrainCause) -> None:
+        """It goes on draining if others want it."""
+        self._flags[_DRAINING] &= ~cause
+
+    def drains_for(self, cause: DrainCause) -> bool:
+        return self._flags[_DRAINING] & cause != 0
 
     @property
     def devices_version(self) -> int:

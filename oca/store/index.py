@@ -17,12 +17,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeVar
 
 import lmdb
 import msgspec
@@ -53,6 +54,9 @@ _MOST_DEVICES: Final = 4096
 _READERS: Final = 1024
 _PATH_BYTES: Final = 400
 """LMDB keys end at 511 bytes."""
+_OBJECT_KEY: Final = 16
+_BEHIND_SLASH: Final = b"0"
+"""The byte that follows on "/": what begins with a folder's name and this is behind everything in the folder."""
 _NUMBER: Final = struct.Struct(">H")
 _FORMAT_KEY: Final = b"format"
 
@@ -129,6 +133,14 @@ class DropExtent(msgspec.Struct, frozen=True):
 
     key: ExtentKey
     slot: int | None = None
+
+
+class Listener(Protocol):
+    """Hears what each commit changed, on the loop, in the order of the commits. It must not fail or take long."""
+
+    def heard(self, paths: Sequence[str], extents: Sequence[tuple[ExtentRecord | None, ExtentRecord | None]]) -> None:
+        """`paths` of objects that were put, and what was and is said of each extent; None: nothing."""
+        ...
 
 
 Change = PutObject | DropObject | AddBlock | MoveExtent | DropCopy | AdoptExtent | Pledge | DropExtent
@@ -253,6 +265,10 @@ class Index:
         self._waiting: list[tuple[tuple[Change, ...], asyncio.Future[Dropped]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._wakes = asyncio.Event()
+        self.listener: Listener | None = None
+        self._told_paths: list[str] = []
+        """For the listener, of the commit under way; likewise below."""
+        self._told_extents: list[tuple[ExtentRecord | None, ExtentRecord | None]] = []
 
     async def __aenter__(self) -> Self:
         self._writer = asyncio.create_task(self._write(), name="index writer")
@@ -308,6 +324,36 @@ class Index:
                 if len(keys) == limit:
                     break
         return keys
+
+    def folders_below(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Names, in order and behind `after`, of at most `limit` folders directly below `prefix`, which ends in "/".
+        One step for each, however much lies in it. For a thread of its own.
+        """
+        names: list[str] = []
+        wanted = prefix.encode()
+        with _translated(), self._env.begin() as txn, txn.cursor(db=self._paths) as cursor:
+            more = cursor.set_range(wanted + after.encode() + _BEHIND_SLASH if after else wanted)
+            while more and len(names) < limit and cursor.key().startswith(wanted):
+                name, slash, _ = cursor.key()[len(wanted) : -_OBJECT_KEY].partition(b"/")
+                if not slash:
+                    more = cursor.next()  # An object, and no folder.
+                    continue
+                names.append(name.decode(errors="replace"))
+                more = cursor.set_range(wanted + name + _BEHIND_SLASH)
+        return names
+
+    def lying_below(self, prefix: str, group: int) -> dict[tuple[int, int], int]:
+        """Bytes that extents of `group` take whose objects' paths begin with `prefix`, by the number of the device they
+        are read from and that of the one with the copy below (-1 without). For `in_thread`.
+        """
+        found: Counter[tuple[int, int]] = Counter()
+        with _translated(), self._env.begin() as txn:
+            for path_key, _ in _starting(txn, self._paths, prefix.encode()[:_PATH_BYTES]):
+                for _, packed in _starting(txn, self._extents, path_key[-_OBJECT_KEY:]):
+                    extent = _readable(packed, decode_extent)
+                    if extent is not None and extent.group == group:
+                        found[extent.device, -1 if extent.below is None else extent.below] += extent.used_bytes
+        return dict(found)
 
     def counts(self) -> tuple[int, int]:
         """How many objects and extents there are."""
@@ -382,11 +428,15 @@ class Index:
                     if not done.done():
                         done.set_exception(IndexUnusable(f"the index can't be written: {error!r}"))
                 continue
+            if self.listener is not None:
+                # Nothing writes now: the next commit begins behind this.
+                self.listener.heard(self._told_paths, self._told_extents)
             for (_, done), gone in zip(batch, dropped, strict=True):
                 if not done.done():
                     done.set_result(gone)
 
     def _commit(self, batch: list[tuple[Change, ...]]) -> list[Dropped]:
+        self._told_paths, self._told_extents = [], []
         with _translated(), self._env.begin(write=True) as txn:
             return [self._change_all(txn, changes) for changes in batch]
 
@@ -397,6 +447,7 @@ class Index:
                 case PutObject(key, record):
                     txn.put(key, encode(record), db=self._objects)
                     txn.put(_path_key(record.path, key), b"", db=self._paths)
+                    self._told_paths.append(record.path)
                 case AddBlock():
                     self._add_block(txn, change, dropped)
                 case MoveExtent():
@@ -419,7 +470,7 @@ class Index:
 
     def _add_block(self, txn: Txn, change: AddBlock, dropped: Dropped) -> None:
         packed = txn.get(change.key, db=self._extents)
-        extent = None if packed is None else decode_extent(packed)
+        before = extent = None if packed is None else decode_extent(packed)
         if extent is not None and (extent.device != change.device or extent.slot != change.slot):
             dropped.append((change.key, extent))
             extent = None
@@ -430,7 +481,16 @@ class Index:
         if extent.below is not None:
             # The copy lacks this block, and a copy is whole or none.
             dropped.append((change.key, msgspec.structs.replace(extent, device=extent.below, below=None)))
-        txn.put(change.key, encode(with_block(extent, change.block, change.crc, change.used_bytes)), db=self._extents)
+        after = with_block(extent, change.block, change.crc, change.used_bytes)
+        self._put_extent(txn, change.key, before, after)
+
+    def _put_extent(self, txn: Txn, key: ExtentKey, before: ExtentRecord | None, after: ExtentRecord) -> None:
+        txn.put(key, encode(after), db=self._extents)
+        self._told_extents.append((before, after))
+
+    def _delete_extent(self, txn: Txn, key: ExtentKey, before: ExtentRecord) -> None:
+        txn.delete(key, db=self._extents)
+        self._told_extents.append((before, None))
 
     def _pledge(self, txn: Txn, prefix: bytes, until: float) -> None:
         for key, packed in list(_starting(txn, self._extents, prefix)):
@@ -459,7 +519,7 @@ class Index:
             if below == change.device:
                 below = None
         moved = msgspec.structs.replace(extent, device=change.device, below=below)
-        txn.put(change.key, encode(moved), db=self._extents)
+        self._put_extent(txn, change.key, extent, moved)
 
     def _drop_copy(self, txn: Txn, change: DropCopy, dropped: Dropped) -> None:
         packed = txn.get(change.key, db=self._extents)
@@ -478,7 +538,7 @@ class Index:
             self._drop_extent(txn, change.key, extent, dropped)
             return
         dropped.append((change.key, msgspec.structs.replace(extent, device=change.device, below=None)))
-        txn.put(change.key, encode(remaining), db=self._extents)
+        self._put_extent(txn, change.key, extent, remaining)
 
     def _adopt_extent(self, txn: Txn, change: AdoptExtent, dropped: Dropped) -> None:
         packed = txn.get(change.key, db=self._extents)
@@ -501,10 +561,11 @@ class Index:
                 for device in (known.device, known.below)
                 if device is not None and device not in kept
             ]
-        txn.put(change.key, encode(change.extent), db=self._extents)
+        self._told_paths.append(record.path)
+        self._put_extent(txn, change.key, known, change.extent)
 
     def _drop_extent(self, txn: Txn, key: ExtentKey, extent: ExtentRecord, dropped: Dropped) -> None:
-        txn.delete(key, db=self._extents)
+        self._delete_extent(txn, key, extent)
         dropped.append((key, extent))
         if next(_starting(txn, self._extents, key[:16]), None) is None:
             self._drop_object(txn, key[:16], None, dropped)
@@ -513,8 +574,9 @@ class Index:
         spared = None if unless is None else key + unless.to_bytes(8, "big")
         for found, packed in list(_starting(txn, self._extents, key)):
             if spared is None or not found.startswith(spared):
-                dropped.append((found, decode_extent(packed)))
-                txn.delete(found, db=self._extents)
+                extent = decode_extent(packed)
+                dropped.append((found, extent))
+                self._delete_extent(txn, found, extent)
         if unless is None:
             record = txn.get(key, db=self._objects)
             if record is not None:

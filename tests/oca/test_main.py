@@ -107,3 +107,17 @@ def test_wrong_settings_end_with_2_and_one_line_for_the_operator(run, tmp_path, 
     assert result.stderr.startswith(f"oca: {config}: ")
     assert told in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_check_and_serve_refuse_a_token_that_everybody_can_read(run, tmp_path):
+    config, token = tmp_path / "oca.toml", tmp_path / "token"
+    token.write_text("abc")
+    token.chmod(0o644)
+    section = f"[steering]\nurls = ['http://127.0.0.1:9']\ntoken_file = '{token}'\n"
+    config.write_text(GOOD.format(folder=tmp_path) + section)
+    for verb in ("check", "serve"):
+        result = run(verb, "--config", str(config))
+        assert result.exit_code == 2
+        assert "everybody on this machine can read it" in result.stderr
+    # Whoever only looks at devices need not be allowed to read it.
+    assert "token" not in run("device", "list", "--config", str(config)).stderr

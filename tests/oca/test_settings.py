@@ -19,7 +19,7 @@ from oca.settings import (
     read_settings,
     unpack_settings,
 )
-from wire.toml import Bytes, Seconds, host_and_port, size_of
+from wire.toml import BitsPerSecond, Bytes, Seconds, host_and_port, size_of
 
 GOOD = """\
 [appliance]
@@ -37,6 +37,7 @@ path = "/srv/oca/hdd0"
 tier = "hdd"
 capacity = "500 GB"
 """
+STEERING = "[steering]\nurls = ['https://steer-1.example:7443']\ntoken_file = '/t'\n"
 
 
 def refusal_of(text: str) -> str:
@@ -120,6 +121,21 @@ def test_the_smallest_settings_are_enough():
         (SECOND.replace("/srv/oca/hdd0", "//srv/oca/nvme0"), 10, "device.path", ["overlap"]),
         (SECOND.replace("/srv/oca/hdd0", "srv/oca/hdd0"), 10, "device.path", ["an absolute path"]),
         (SECOND.replace("500 GB", "63 MiB"), 12, "device.capacity", ["64 MiB and more"]),
+        # Steering.
+        ("[steering]\ntoken_file = '/t'\n", 9, "steering", ["`urls`"]),
+        ("[steering]\nurls = []\n", 10, "steering.urls", ["at least one"]),
+        ("[steering]\nurls = ['steer:1']\n", 10, "steering.urls", ["http(s)://host:port", "read 'steer:1'"]),
+        ("[steering]\nurls = ['http://s/?x=']\n", 10, "steering.urls", ["read 'http://s/?x='"]),
+        ("[steering]\nurls = ['http://s', 'http://s']\n", 10, "steering.urls", ["each once"]),
+        (STEERING.replace("token_file = '/t'", ""), 9, "steering.token_file", ["client_cert and client_key"]),
+        (STEERING + "client_key = '/k'\n", 9, "steering.client_cert", ["go together"]),
+        (STEERING + "ca_file = 'ca.pem'\n", 12, "steering.ca_file", ["absolute path", "read 'ca.pem'"]),
+        (STEERING + "interval = '500 ms'\n", 12, "steering.interval", ["1 s to 60 s", "read 0.5 s"]),
+        (STEERING + "interval = 61\n", 12, "steering.interval", ["1 s to 60 s", "read 61 s"]),
+        (STEERING + "holdings_interval = 0\n", 12, "steering.holdings_interval", ["1 s and more"]),
+        (STEERING + "holding_share = 1.1\n", 12, "steering.holding_share", ["<= 1.0"]),
+        (STEERING + "link_speed = '10 Gbps'\n", 12, "steering.link_speed", ['"100 Gbit/s"']),
+        (STEERING + "link_speed = 0\n", 12, "steering.link_speed", ["leave it out"]),
     ],
 )
 def test_a_mistake_is_told_with_its_line_its_key_and_what_is_allowed(more, line, key, words):
@@ -269,6 +285,7 @@ def another(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
         return kind(**{field.name: another(hints[field.name]) for field in msgspec.structs.fields(kind)})
     return {
+        BitsPerSecond: BitsPerSecond(40_000_000_000),
         Bytes: Bytes(123_456_789_012),
         Seconds: Seconds(17.25),
         Tier: Tier.HDD,

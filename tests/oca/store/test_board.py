@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oca.store.board import BOARD_BYTES, Board, CounterMemory, new_memory
+from oca.store.board import BOARD_BYTES, Board, CounterMemory, DrainCause, new_memory
 
 
 @pytest.fixture
@@ -27,15 +27,26 @@ def test_new_memory_is_zero_and_not_inherited(fd):
 
 def test_every_board_on_the_same_memory_sees_the_same(fd):
     keeper, worker = Board(fd), Board(fd)
-    keeper.is_draining = True
+    keeper.drain(DrainCause.OPERATOR)
     keeper.raise_devices_version()
     keeper.raise_stamp(b"\x12\x34rest of the key")
     assert worker.is_draining
     assert worker.devices_version == 1
     assert worker.stamps[0x1234] == 1
     assert sum(worker.stamps) == 1
-    keeper.is_draining = False
+    keeper.resume(DrainCause.OPERATOR)
     assert not worker.is_draining
+
+
+def test_the_appliance_drains_while_anybody_wants_it(fd):
+    board = Board(fd)
+    board.drain(DrainCause.STEERING)
+    board.drain(DrainCause.OPERATOR)
+    board.resume(DrainCause.STEERING)
+    assert board.is_draining
+    assert not board.drains_for(DrainCause.STEERING)
+    board.resume(DrainCause.OPERATOR)
+    assert not board.is_draining
 
 
 def test_the_first_and_the_last_stamp_are_no_flags(fd):

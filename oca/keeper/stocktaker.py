@@ -33,7 +33,7 @@ from wire.codec import WireError
 log = logging.getLogger(__name__)
 
 _MOST_TITLES: Final = 10_000
-"""Looked after at a time: about 55 MB of sheets, if each has twenty renditions."""
+"""Looked after at a time. If each has twenty renditions on twelve devices, that is 100 MB."""
 _MOST_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
 """A film of three hours in twenty renditions is 11 MB."""
 _READERS: Final = 2
@@ -225,13 +225,16 @@ class Stocktaker:
                 await self._has_queued.wait()
             title = self._queue.popleft()
             try:
-                await self._read(title)
+                is_settled = await self._read(title)
             finally:
                 self._queued.discard(title)
+            if not is_settled:
+                self._want(title)
 
-    async def _read(self, title: str) -> None:
+    async def _read(self, title: str) -> bool:
+        """False if its document is to be asked for again."""
         if not self._index.paths_starting(title_folder(title) + "/", 1):
-            return
+            return True  # It went meanwhile.
         path = title_path(title)
         try:
             body = await self._fetch(path, _MOST_DOCUMENT_BYTES)
@@ -239,16 +242,15 @@ class Stocktaker:
         except (OcaError, WireError) as error:
             # What is known of it goes on being counted.
             log.warning("%s: what is held of it can't be told: %s", path, error)
-            self._want(title)
-            return
+            return False
         if sheet is None:
             # Not published yet: its document is written last. Or not any more.
             self._books.leave(title)
             await asyncio.to_thread(self._forget, title)
-            self._want(title)
-            return
+            return False
         await asyncio.to_thread(self._remember, sheet)
         await self._enter(sheet)
+        return True
 
     def _recalled(self, titles: Iterable[str]) -> list[tuple[str, Sheet | None]]:
         return [(title, self._recall(title)) for title in titles]

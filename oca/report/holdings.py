@@ -189,9 +189,10 @@ class Books:
         self.leave(sheet.title)
         self.sheets[sheet.title] = sheet
         self._uncounted.add(sheet.title)
+        alone = (sheet.title,)  # One for all its parts: it is a tenth of what they take.
         for part in sheet.parts():
             owners = self._owners.get(part.group, ())
-            self._owners[part.group] = (*owners, sheet.title)
+            self._owners[part.group] = (*owners, sheet.title) if owners else alone
             self._stirred.update(dict.fromkeys(owners))
         gone: list[str] = []
         while len(self.sheets) > self._most:

@@ -43,6 +43,7 @@ class Steering:
         self._loop = asyncio.new_event_loop()
         self._released = asyncio.Event()
         self._known = ("", 0)
+        self._known_prefixes = ("", 0)
         self.port = 0
 
     @property
@@ -122,7 +123,12 @@ class Steering:
             heartbeat = decode(body, Heartbeat)
             known = (heartbeat.boot, heartbeat.holdings_version)
             wants = heartbeat.holdings_version > 0 and known != self._known
-            answer = HeartbeatAnswer(drain=self.drain, wants_holdings=wants, interval=1.0)
+            learned = (heartbeat.boot, heartbeat.prefixes_version)
+            wants_prefixes = heartbeat.prefixes_version > 0 and learned != self._known_prefixes
+            self._known_prefixes = learned
+            answer = HeartbeatAnswer(
+                drain=self.drain, wants_holdings=wants, wants_prefixes=wants_prefixes, interval=1.0
+            )
             return web.Response(body=encode(answer), content_type="application/json")
         if request.path == "/v1/holdings":
             holdings = decode(body, Holdings)

@@ -34,7 +34,8 @@ def certificate(tmp_path_factory):
     now = dt.datetime.now(dt.UTC)
     later = now + dt.timedelta(days=2)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, later)
-    cert = builder.sign(key, hashes.SHA256())
+    authority = x509.BasicConstraints(ca=True, path_length=None)
+    cert = builder.add_extension(authority, critical=True).sign(key, hashes.SHA256())
     (folder / "cert.pem").write_bytes(cert.public_bytes(serialization.Encoding.PEM))
     (folder / "key.pem").write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

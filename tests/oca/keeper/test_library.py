@@ -515,3 +515,39 @@ async def test_an_empty_object_that_tells_no_length_is_not_asked_about_for_ever(
         task.cancel()
     await asyncio.gather(asked_often, opening, return_exceptions=True)
     assert not was_asked_often
+
+
+async def test_a_document_is_read_past_the_cache_each_time(rig):
+    rig.origin.content = b"one"
+    assert await rig.library.document("/catalogue/x.json", 100) == b"one"
+    rig.origin.content = b"another"
+    assert await rig.library.document("/catalogue/x.json", 100) == b"another"
+    assert rig.origin.asked == 2 * [("GET", "/catalogue/x.json", None)]
+    assert rig.index.counts() == (0, 0)
+
+
+async def test_a_document_that_is_not_there_is_none(rig):
+    async def gone(_):
+        return web.Response(status=404)
+
+    rig.origin.answer = gone
+    assert await rig.library.document("/catalogue/x.json", 100) is None
+
+
+@pytest.mark.parametrize("size", [101, 5 * BLOCK_BYTES])
+async def test_a_document_that_is_too_large_is_not_read(rig, size):
+    rig.origin.content = bytes(size)
+    with pytest.raises(NoSourceAnswered, match="more than 100 bytes"):
+        await rig.library.document("/catalogue/x.json", 100)
+
+
+async def test_a_document_is_asked_for_again_when_the_source_fails(rig):
+    asked = 0
+
+    async def at_last(_):
+        nonlocal asked
+        asked += 1
+        return web.Response(status=500) if asked < 3 else web.Response(body=b"here")
+
+    rig.origin.answer = at_last
+    assert await rig.library.document("/catalogue/x.json", 100) == b"here"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import lmdb
@@ -144,6 +145,54 @@ async def test_a_shorter_path_is_not_below_a_prefix_whatever_its_hash(index):
     await index.apply(PutObject(key, ObjectRecord("/a", 1, 1)))
     assert index.paths_starting("/a/every", 10) == []
     assert index.paths_starting("/a", 10) == [key]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+async def test_folders_are_found_without_looking_at_everything_in_them(index, limit):
+    paths = ["/titles/a/1", "/titles/a/2/3", "/titles/a-b/1", "/titles/ab/1/1", "/titles/b", "/titles", "/titlesc/d/e"]
+    for path in paths:
+        await index.apply(PutObject(object_key(path), ObjectRecord(path, 1, 1)))
+    found, after = [], ""
+    while names := index.folders_below("/titles/", after, limit):
+        found += names
+        after = names[-1]
+    assert found == ["a-b", "a", "ab"]
+
+
+async def test_what_lies_below_a_prefix_is_counted_by_group_and_by_where_it_lies(index):
+    lying = [
+        ("/t/f/a", 5, 0, 4096),
+        ("/t/f/b", 5, 0, 8192),
+        ("/t/f/c", 5, 1, 100),
+        ("/t/f/d", 6, 0, 1),
+        ("/t/g", 5, 0, 1),
+    ]
+    for slot, (path, group, device, size) in enumerate(lying):
+        key = object_key(path)
+        await index.apply(
+            PutObject(key, ObjectRecord(path, 1, 1)), AddBlock(extent_key(key, 1, 0), device, slot, 0, 1, size, group)
+        )
+    moved = extent_key(object_key("/t/f/b"), 1, 0)
+    await index.apply(MoveExtent(moved, index.extent(moved), 2, keeps_below=True))
+    assert index.lying_below("/t/f/", 5) == {(0, -1): 4096, (2, 0): 8192, (1, -1): 100}
+    assert index.lying_below("/t/f/d", 6) == {(0, -1): 1}
+    assert index.lying_below("/t/none/", 5) == {}
+
+
+async def test_a_listener_hears_of_objects_and_of_commits_that_were_made(index):
+    heard = []
+
+    class Ear:
+        def heard(self, paths, extents):
+            heard.append((list(paths), list(extents)))
+
+    index.listener = Ear()
+    await index.apply(PutObject(KEY, RECORD), AddBlock(FIRST, 2, 7, 3, 99, 4096))
+    extent = index.extent(FIRST)
+    with pytest.raises(IndexUnusable):
+        await index.apply(DropExtent(FIRST), PutObject(bytes(600), RECORD))  # No key is so long.
+    await index.apply(DropExtent(FIRST))
+    assert heard == [([PATH], [(None, extent)]), ([], [(extent, None)])]
 
 
 async def test_a_purge_goes_on_from_batch_to_batch(index):
@@ -509,6 +558,7 @@ class IndexMachine(RuleBasedStateMachine):
         self.folder = tempfile.mkdtemp(prefix="oca-index-")
         self.objects = {}
         self.extents = {}
+        self.told = Counter()
         self.open()
         if IndexMachine.onlooker is None:
             IndexMachine.onlooker = Onlooker()
@@ -517,9 +567,17 @@ class IndexMachine(RuleBasedStateMachine):
     def open(self):
         async def begin():
             index = Index(self.folder)
+            index.listener = self
             return await index.__aenter__()
 
         self.index = self.runner.run(begin())
+
+    def heard(self, paths, extents):
+        """As the index's listener."""
+        for before, after in extents:
+            self.told[before] -= 1
+            self.told[after] += 1
+            assert before is not None or after is not None
 
     def close(self):
         self.runner.run(self.index.__aexit__(None, None, None))
@@ -688,6 +746,10 @@ class IndexMachine(RuleBasedStateMachine):
         assert self.index.counts() == (len(self.objects), len(self.extents))
         assert {key: self.index.object(key) for key in self.objects} == self.objects
         assert [pair for batch in self.index.scan_extents(3) for pair in batch] == sorted(self.extents.items())
+        # What was told of each commit adds up to what there is.
+        del self.told[None]
+        assert +self.told == Counter(self.extents.values())
+        assert not -self.told
 
     @precondition(lambda self: hasattr(self, "index"))
     @rule(path=st.sampled_from(paths), number=st.integers(0, 1), generation=generations)

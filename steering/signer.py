@@ -18,13 +18,13 @@ from typing import Final
 
 from cachetools import LRUCache
 from msgspec import UNSET, Struct
-from wire.access import PACKAGE, PATH_PREFIX
-from wire.token import Claims, PublicKey, SigningKey, Transport, folder_container, key_set, mint, signing_key
 
 from steering.answers.clients import network_of
 from steering.errors import SettingsError
 from steering.settings import Tokens, TokenWay
+from wire.access import PACKAGE, PATH_PREFIX
 from wire.codec import WireError
+from wire.token import Claims, PublicKey, SigningKey, Transport, folder_container, key_set, mint, signing_key
 
 log = logging.getLogger(__name__)
 

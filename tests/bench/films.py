@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +39,22 @@ class Films:
 
     def __init__(self, root: Path, size: int, count: int) -> None:
         self._root = root
+        self._names: dict[str, str] = {}
         self.paths = [f"/films/{size}/seg-{number:05}.m4s" for number in range(count)]
         dice = random.Random(size)
         (root / f"films/{size}").mkdir(parents=True, exist_ok=True)
         for path in self.paths:
             self.file(path).write_bytes(dice.randbytes(size))
 
+    def asked_as(self, urls: list[str]) -> Films:
+        """The same files under other URLs, in the order of `paths`."""
+        others = copy.copy(self)
+        others._names = dict(zip(urls, self.paths, strict=True))
+        others.paths = urls
+        return others
+
     def file(self, path: str) -> Path:
-        return self._root / path[1:]
+        return self._root / self._names.get(path, path)[1:]
 
     def content(self, path: str) -> bytes:
         return self.file(path).read_bytes()

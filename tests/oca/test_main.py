@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from oca.__main__ import main
+from tests.doubles.keys import new_key
+from wire.token import key_set
 
 GOOD = """\
 [appliance]
@@ -87,6 +89,18 @@ def test_good_settings_are_checked_without_touching_anything(run, tmp_path):
     assert result.exit_code == 0
     assert all(word in result.output for word in ("oca-1", "2 workers", "1 device", "s3://films/catalogue"))
     assert [path.name for path in tmp_path.iterdir()] == ["oca.toml"]
+
+
+def test_keys_that_tokens_are_verified_with_are_checked_and_named(run, tmp_path):
+    keys = tmp_path / "keys.json"
+    access = f'[access]\nrequired = true\nkeys = "{keys}"\n'
+    (tmp_path / "oca.toml").write_text(GOOD.format(folder=tmp_path) + access)
+    result = run("check", "--config", str(tmp_path / "oca.toml"))
+    assert (result.exit_code, f"{keys}: can't be read" in result.stderr) == (1, True)
+    keys.write_bytes(key_set([new_key("k1").public()]))
+    result = run("check", "--config", str(tmp_path / "oca.toml"))
+    # The terminal breaks lines where it likes.
+    assert (result.exit_code, "verified with k1" in " ".join(result.output.split())) == (0, True)
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])

@@ -230,6 +230,18 @@ def test_listed_pages_are_named_and_others_get_nothing_but_vary():
         assert common.cors_lines(origin) == b"Vary: Origin\r\n"
 
 
+def test_only_listed_origins_may_send_cookies():
+    listed = CommonHeads(Cors(allow_origins=("https://play.example",), with_cookies=True))
+    assert b"Access-Control-Allow-Credentials: true\r\n" in listed.cors_lines(b"https://play.example")
+    assert b"Credentials" not in listed.cors_lines(b"https://other.example")
+    assert b"Credentials" not in CommonHeads(Cors(with_cookies=True)).cors_lines(b"https://play.example")
+
+
+def test_a_401_names_how_to_do_better():
+    assert b"\r\nWWW-Authenticate: URISigningPackage\r\n" in refusal(401, "x")[0]
+    assert b"WWW-Authenticate" not in refusal(403, "x")[0]
+
+
 def test_cors_lines_that_are_switched_off_are_absent():
     common = CommonHeads(Cors(expose_headers="", timing_allow_origin=""))
     assert common.cors_lines(None) == b"Access-Control-Allow-Origin: *\r\n"

@@ -65,6 +65,10 @@ def test_the_five_conditional_fields_are_kept_and_make_it_conditional():
     assert not parsed().fields.is_conditional
 
 
+def test_a_cookie_is_kept():
+    assert parse_head(b"GET / HTTP/1.1\r\nHost: h\r\nCookie: a=1; b=2\r\n\r\n", 10).fields.cookie == b"a=1; b=2"
+
+
 def test_an_empty_field_is_there():
     assert parsed(b"If-Match:").fields.if_match == b""
 

@@ -7,7 +7,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oca.http.refusal import Refused
-from oca.http.target import canonical_path, is_host, path_and_query
+from oca.http.target import authority, canonical_path, is_host, path_and_query
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "found"),
+    [
+        (b"/a", b"h:8080", b"h:8080"),
+        (b"/a", None, b""),
+        # RFC 9112 section 3.2.2: the target's counts, whatever the header says.
+        (b"http://other:80/a?b", b"h", b"other:80"),
+        (b"HTTPS://other", None, b"other"),
+    ],
+)
+def test_a_request_is_for_the_host_of_its_target_else_of_its_header(target, host, found):
+    assert authority(target, host) == found
 
 
 @pytest.mark.parametrize(

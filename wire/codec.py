@@ -24,5 +24,6 @@ def decode(body: bytes, kind: type[MessageT]) -> MessageT:
     """The message of this kind that `body` holds. Raises WireError."""
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # RecursionError: thousands of brackets, from somebody who hopes that nobody thought of it.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a {kind.__name__}: {error}") from error

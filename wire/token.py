@@ -294,8 +294,8 @@ def open_token(token: bytes, keys: KeySet, now: float) -> Opened | Refusal:
     if compact is None:
         return Refusal.MALFORMED
     try:
-        header = msgspec.json.decode(urlsafe_b64decode(compact[1] + b"=="), type=_Header)
-    except (ValueError, binascii.Error):
+        header = decode(urlsafe_b64decode(compact[1] + b"=="), _Header)
+    except (WireError, binascii.Error):
         return Refusal.MALFORMED
     if header.crit is not UNSET:
         return Refusal.CRITICAL
@@ -313,8 +313,8 @@ def open_token(token: bytes, keys: KeySet, now: float) -> Opened | Refusal:
     except jwt.PyJWTError:
         return Refusal.MALFORMED
     try:
-        return Opened(msgspec.json.decode(payload, type=Claims), key)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Opened(decode(payload, Claims), key)
+    except WireError:
         return Refusal.MALFORMED
 
 

@@ -51,6 +51,7 @@ EDDSA = new_key("ed-1")
 ES256 = new_key("ec-1", Algorithm.ES256)
 KEYS = {key.kid: key.public() for key in (EDDSA, ES256)}
 SIGNERS = [EDDSA, ES256]
+DEEP = b"[" * 5000 + b"]" * 5000
 
 
 def b64(data) -> bytes:
@@ -139,6 +140,10 @@ def test_rubbish_is_refused_and_never_raises(rubbish):
         (signed(b"not json", {"cdniuc": FILM}), Refusal.MALFORMED),
         (signed([], {"cdniuc": FILM}), Refusal.MALFORMED),
         (signed({"kid": "ed-1"}, {"cdniuc": FILM}), Refusal.MALFORMED),
+        (signed(b'{"alg":"EdDSA","kid":"ed-1","x":' + DEEP + b"}", {"cdniuc": FILM}), Refusal.MALFORMED),
+        (signed(b'{"alg":"EdDSA","kid":"ed-1","crit":' + DEEP + b"}", {"cdniuc": FILM}), Refusal.MALFORMED),
+        (signed({"alg": "EdDSA", "kid": "ed-1"}, b'{"cdniuc":"regex:a","x":' + DEEP + b"}"), Refusal.MALFORMED),
+        (signed(b'{"alg":"EdDSA","kid":"\\ud800"}', {"cdniuc": FILM}), Refusal.MALFORMED),
         (signed({"alg": "EdDSA", "kid": 5}, {"cdniuc": FILM}), Refusal.MALFORMED),
         (signed({"alg": "EdDSA"}, {"cdniuc": FILM}), Refusal.UNKNOWN_KEY),
         (signed({"alg": "EdDSA", "kid": "other"}, {"cdniuc": FILM}), Refusal.UNKNOWN_KEY),
@@ -567,7 +572,9 @@ def test_a_key_set_that_can_not_be_used(keys, words):
         read_key_set(json.dumps({"keys": keys}).encode())
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"keys": 5}', b"\xff", b" " * (MAX_KEY_SET_BYTES + 1)])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"keys": 5}', b"\xff", b'{"x":' + DEEP + b"}", b" " * (MAX_KEY_SET_BYTES + 1)]
+)
 def test_rubbish_is_no_key_set(body):
     with pytest.raises(WireError):
         read_key_set(body)

@@ -188,7 +188,8 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether requests need a token. Off, tokens are taken off the URL and not looked at."""
     keys: str | None = None
     """A JWKS file with the public keys that tokens are signed with. Looked at once a second; a new one counts at once,
-    a broken one is reported, and the old keys stay. A key with a member `exp` is honoured until then."""
+    a broken one is reported, and the old keys stay. A key with a member `exp` is honoured until then. Not given: the
+    keys that steering publishes, where there is a [steering]; they are kept in the state directory."""
     issuers: tuple[str, ...] = ()
     """Accepted `iss`; empty: any, and none, whose key is known."""
     audience: tuple[str, ...] = ()
@@ -250,6 +251,15 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     store: Store = Store()
     steering: Steering | None = None
     """Without this section nothing is reported to anybody."""
+
+
+STEERING_KEYS: Final = "steering-keys.json"
+"""In the state directory."""
+
+
+def keys_file(settings: Settings) -> str:
+    """The file of the public keys that tokens are verified with."""
+    return settings.access.keys or f"{settings.appliance.state_dir}/{STEERING_KEYS}"
 
 
 def read_settings(path: str) -> Settings:
@@ -335,8 +345,10 @@ def _check(settings: Settings, document: Document) -> None:
 
 def _check_access(settings: Settings, refuse: Callable[[list[str], str], Mistake]) -> None:
     access = settings.access
-    if access.required and access.keys is None:
-        raise refuse(["access", "keys"], "a JWKS file is needed where tokens are required")
+    if access.required and access.keys is None and settings.steering is None:
+        raise refuse(
+            ["access", "keys"], "a JWKS file, or a [steering] that has keys, is needed where tokens are required"
+        )
     if access.keys is not None and not access.keys.startswith("/"):
         raise refuse(["access", "keys"], f"read {access.keys!r}; allowed: an absolute path")
     for path in access.public_paths:

@@ -23,7 +23,7 @@ from steering.names import mixed, mixed_name
 from steering.ranking import Bar, Candidate
 from steering.standing import KEEPS_OLD, TAKES_NEW, Patience, Signal, Standing, after, is_panic, ramp
 from steering.topology.distance import Proximity
-from wire.heartbeat import INTERVAL, Heartbeat, HeartbeatAnswer
+from wire.heartbeat import Heartbeat, HeartbeatAnswer
 from wire.holdings import Holdings
 
 _GUESSED_BPS: Final = 10_000_000_000
@@ -413,7 +413,7 @@ class Fleet:
             and heartbeat.holdings_version > 0,
             # Equal sets have equal versions, also after a restart of the appliance; 0 says that it knows none yet.
             wants_prefixes=heartbeat.prefixes_version not in {0, member.prefixes_version},
-            interval=INTERVAL,
+            interval=self._patience.interval,
         )
 
 

@@ -1,7 +1,7 @@
 """The appliances' listener: heartbeats, holdings and learned prefixes. Who speaks shows a token of its own.
 
-An appliance can speak for itself only: its token names it, and a message that names another is refused. Where the
-settings ask for client certificates, TLS has refused the others before.
+An appliance can speak for itself only: its token names it, or its certificate where the settings ask for one, and a
+message that names another is refused.
 """
 
 from __future__ import annotations
@@ -117,8 +117,12 @@ class Hearing:
         return web.Response(body=self._keys.key_set(), headers={hdrs.CONTENT_TYPE: "application/jwk-set+json"})
 
     def _speaker(self, request: web.Request) -> str:
-        """The appliance whose token is shown, as the header `X-Appliance` names it."""
+        """The appliance that the header `X-Appliance` names, if its token is shown, or a certificate in its name that
+        the listener's own authority signed.
+        """
         name = request.headers.get("X-Appliance", "")
+        if name in self._fleet.members and name in _certified(request):
+            return name
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         member = self._fleet.members.get(name)
         shown = self._digest(token.strip()) if scheme.lower() == "bearer" and len(token) <= _MOST_TOKEN else ""
@@ -150,6 +154,14 @@ class Hearing:
             if self._strangers.take((request.remote or "").encode(), self._clock()) == 0.0:
                 log.warning("%s %s from %s: %s", error.status, request.path[:80], request.remote, error.text)
             raise
+
+
+def _certified(request: web.Request) -> list[str]:
+    """The common names of the client's certificate. TLS shows none that it has not verified."""
+    transport = request.transport
+    certificate = transport.get_extra_info("peercert") if transport is not None else None
+    subject = certificate.get("subject", ()) if certificate else ()
+    return [value for parts in subject for key, value in parts if key == "commonName"]
 
 
 def _check_same(appliance: str, named: str) -> None:

@@ -51,7 +51,8 @@ class Tls(Struct, frozen=True, forbid_unknown_fields=True):
     fleet_cert: str | None = None
     fleet_key: str | None = None
     fleet_client_ca: str | None = None
-    """With it, appliances must show a certificate of this authority, besides their token."""
+    """With it, appliances must show a certificate of this authority. Its common name says who they are; with another
+    one, they need their token as well."""
 
 
 class Content(Struct, frozen=True, forbid_unknown_fields=True):
@@ -254,9 +255,10 @@ def _check_rules(rules: Rules, document: Document) -> None:
 
 
 def _check_patience(patience: Patience, document: Document) -> None:
-    if not 1 <= patience.quiet_after < patience.silent_after <= 14:
+    if not 1 <= patience.interval < patience.quiet_after < patience.silent_after <= 14:
         raise document.refused(
-            ["patience", "silent_after"], "allowed: 1 <= quiet_after < silent_after <= 14 s: lost is known within 15 s"
+            ["patience", "silent_after"],
+            "allowed: 1 <= interval < quiet_after < silent_after <= 14 s: lost is known within 15 s",
         )
     if not 1 <= patience.rise <= 100:
         raise document.refused(["patience", "rise"], f"read {patience.rise}; allowed: 1 to 100 heartbeats")

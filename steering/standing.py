@@ -94,6 +94,8 @@ KEEPS_OLD: Final = frozenset({Standing.SERVING, Standing.SUSPECT, Standing.JOINI
 class Patience(Struct, frozen=True, forbid_unknown_fields=True):
     """How long is waited before something is believed. Seconds, and counts of heartbeats."""
 
+    interval: float = 5.0
+    """Between two heartbeats, as appliances are told."""
     quiet_after: float = 8.0
     """One heartbeat of every 5 s is missing."""
     silent_after: float = 13.0

@@ -23,7 +23,7 @@ from oca.errors import KeysUnusable
 from oca.http.refusal import Refused
 from oca.http.request import Request
 from oca.http.target import authority, canonical_path, path_and_query
-from oca.settings import BindNetwork, Scheme, Settings
+from oca.settings import BindNetwork, Scheme, Settings, keys_file
 from oca.store.key_files import OWN_KEY, read_own_key, read_public_keys
 from wire.access import Refusal, cookie_token, split_path, split_query
 from wire.token import (
@@ -80,7 +80,6 @@ class Gate:
 
     def __init__(self, settings: Settings, tally: Tally) -> None:
         access = settings.access
-        assert access.keys is not None
         self._tally = tally
         self._scheme = access.scheme.encode()
         self._is_secure = access.scheme is Scheme.HTTPS
@@ -92,7 +91,7 @@ class Gate:
         self._binding = access.bind_network
         self._renewal_limit = access.renewal_limit
         self._max_token_bytes = access.max_token_bytes
-        self._key_file = _Watched(access.keys, read_public_keys, self._count_fault)
+        self._key_file = _Watched(keys_file(settings), read_public_keys, self._count_fault)
         own = str(Path(settings.appliance.state_dir) / OWN_KEY)
         self._own_file = _Watched(own, _own_key, self._count_fault) if access.renewal_limit else None
         self._keys: KeySet = {}

@@ -22,6 +22,7 @@ from oca.keeper.control import Control
 from oca.keeper.desk import Counters, Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
+from oca.keeper.key_courier import KeyCourier
 from oca.keeper.library import Library, Spawner
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter, new_steering_session
@@ -29,7 +30,7 @@ from oca.keeper.reporting import ReportMetrics
 from oca.keeper.scrubbing import ScrubMetrics
 from oca.keeper.sources import build_sources, new_session
 from oca.keeper.stocktaker import Stocktaker
-from oca.settings import Settings
+from oca.settings import Settings, keys_file
 from oca.store.board import Board, CounterMemory, DrainCause
 from oca.store.index import Index
 from oca.store.memoir import Memoir
@@ -110,6 +111,9 @@ async def run_keeper(
             exporter.registry.register(ReportMetrics(reporter, stocktaker))
             spawner.spawn(stocktaker.run(), "take stock")
             spawner.spawn(reporter.run(), "report to steering")
+            if settings.access.required and settings.access.keys is None:
+                courier = KeyCourier(settings, steering, to_steering, Path(keys_file(settings)))
+                spawner.spawn(courier.run(), "bring keys from steering")
         else:
             board.resume(DrainCause.STEERING)  # Nobody is left who could take the order back.
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.doubles.appliance import PATIENCE, Got, Metrics, as_toml, free_port, wait_until
 
-SECRET = "a token that all speaking appliances share"
+SECRET = "a-token-that-all-speaking-appliances-share"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
 
 

@@ -192,7 +192,7 @@ def test_an_appliance_that_says_it_is_unwell_gets_no_player_from_then_on(steerin
 
 
 def test_a_silent_appliance_is_lost_and_its_players_move(make):
-    replica = make(patience={"quiet_after": 1, "silent_after": 2, "panic_least": 100})
+    replica = make(patience={"interval": 1, "quiet_after": 1.5, "silent_after": 2, "panic_least": 100})
     speakers = replica.serving()
 
     def is_lost():
@@ -210,7 +210,7 @@ def test_a_silent_appliance_is_lost_and_its_players_move(make):
 
 
 def test_when_everybody_falls_silent_at_once_the_last_view_is_kept(make):
-    replica = make(patience={"quiet_after": 1, "silent_after": 2})
+    replica = make(patience={"interval": 1, "quiet_after": 1.5, "silent_after": 2})
     replica.serving()
     wait_until(lambda: replica.metric("oca_steering_panic") == 1, "silence is suspected to be ours")
     assert set(replica.steer(FILM, INSIDE)[:2]) == {"lis-1", "lis-2"}

@@ -3,8 +3,8 @@
 Fed by heartbeats (`hear`), holdings (`learn`), our own answers (`assign`), changes of the inventory (`take`) and the
 passing of time (`tick`); read by the ranking (`candidates`). Everything is decided at once, nothing here waits; `now`
 is the time of steering's own clock. What an appliance says is believed within bounds: of its identity the caller has
-made sure, its clock is only compared, its capacity is capped by the inventory, and one that claims to be idle while
-players are sent there carries a part of what was sent.
+made sure, its clock is only compared, its capacity is capped, and one that claims to be idle while players are sent
+there carries a part of what was sent.
 """
 
 from __future__ import annotations
@@ -28,11 +28,25 @@ from wire.holdings import Holdings
 
 _GUESSED_BPS: Final = 10_000_000_000
 """Capacity of an appliance of which neither inventory nor network cards say any."""
+_MOST_BPS: Final = 1_000_000_000_000
+"""What network cards may claim where the inventory sets no bound: more than any one box sends."""
 _GUESSED_HIT_RATIO: Final = 0.5
 _STAY: Final = 1200.0
 """Seconds that a player stays, as a time constant: what was assigned fades so fast."""
 _SURELY_THERE: Final = 0.25
 """Of what was assigned and has not faded yet, so much is taken to be there whatever the appliance claims."""
+_ARRIVE: Final = 7.2
+"""Seconds, as a time constant, until what was assigned shows in heartbeats: a player goes there with its next segment,
+and what leaves by the network cards is told as the mean of five seconds. Half is left after one heartbeat."""
+_MOST_LEAVE: Final = 0.25
+"""Of what an appliance reported, so much may count as sent away before it says so itself: what a player tells of its
+place and speed is not proved."""
+_CALM: Final = 15.0
+"""Seconds over which processors count, as a time constant: they are busy for a moment with a scrub or a restart, and
+nobody's film waits for that."""
+_SOONER: Final = 0.75
+"""Whether too many are silent at once is asked so much sooner than each of them is doubted: heartbeats come spread
+over five seconds, and the first to be missed would be doubted before the others are."""
 _CLOCK_TOLERANCE: Final = 5.0
 _MOST_RENDITIONS: Final = 32
 """Of a title, looked up in holdings for one decision."""
@@ -74,9 +88,6 @@ class MemberState(Struct, frozen=True, kw_only=True):
     utilisation: float
     capacity_bps: int
     hit_ratio: float | None
-    holdings_boot: str = ""
-    holdings_version: int = 0
-    holdings: bytes = b""
 
 
 class Member:
@@ -84,15 +95,17 @@ class Member:
 
     __slots__ = (
         "assigned_bps",
-        "boot",
+        "boot_before",
         "capacity_bps",
         "clock_offset",
+        "cpu",
         "entry",
         "expected_at",
         "expected_bps",
         "heard_at",
         "heartbeat",
         "hit_ratio",
+        "hits_here",
         "holdings",
         "holdings_boot",
         "holdings_version",
@@ -115,16 +128,21 @@ class Member:
         self.heard_at: float | None = None
         self.is_live = False
         """Heard since this process started; else what is known is from a snapshot."""
-        self.boot = ""
+        self.boot_before = ""
         self.heartbeat: Heartbeat | None = None
         self.steady = 0
-        self.capacity_bps = int(entry.capacity or _GUESSED_BPS)
+        self.capacity_bps = _capacity(entry, None)
         self.reported = 0.0
         self.utilisation = 0.0
-        self.hit_ratio = _GUESSED_HIT_RATIO
+        self.cpu = 0.0
+        """Of its processors, smoothed."""
+        self.hit_ratio: float | None = None
+        self.hits_here = _GUESSED_HIT_RATIO
+        """The mean of its site: which of the siblings has what is not known to be held is anybody's guess, and a guess
+        that differed between them would move contents from one to the other and back."""
         self.weight = 0.0
         self.assigned_bps = 0.0
-        """Since its last heartbeat."""
+        """Of late, and not in heartbeats yet. Below zero: more were sent away."""
         self.expected_bps = 0.0
         """Of all that was assigned, what has not faded."""
         self.expected_at = now
@@ -146,30 +164,37 @@ class Member:
         return abs(self.clock_offset) > _CLOCK_TOLERANCE
 
     def candidate(
-        self, proximity: Proximity, rtt: float, renditions: tuple[int, ...], current: str | None
+        self, proximity: Proximity, rtt: float, renditions: tuple[int, ...], current: str | None, family: int | None
     ) -> Candidate:
         """The row that the ranking sees."""
         standing = self.standing
-        name = self.entry.id
+        entry = self.entry
+        name = entry.id
         bar = None
         if standing is not Standing.SERVING and not (name == current and standing in KEEPS_OLD):
             bar = self.bar
+        elif family is not None and not self.has_address(family):
+            bar = Bar.NO_ADDRESS
         held = 0.0
         if renditions:
             holdings = self.holdings
             held = sum([number in holdings for number in renditions]) / len(renditions)
         return Candidate(
             name,
-            self.entry.site,
+            entry.site,
             proximity,
             rtt,
             self.utilisation,
             self.weight,
-            self.hit_ratio,
+            self.hits_here,
             held,
             self.mix,
             bar,
         )
+
+    def has_address(self, family: int) -> bool:
+        """Whether DNS can name it: `family` is 4 or 6."""
+        return bool(self.entry.ipv4 if family == 4 else self.entry.ipv6)
 
     def carries(self) -> None:
         """Work out the utilisation anew."""
@@ -188,6 +213,8 @@ class Fleet:
         self._of_site: dict[str, tuple[Member, ...]] = {}
         self.panic_since: float | None = None
         """Since when silence is not believed, because too much of the fleet is silent at once."""
+        self._heard_again_at = -math.inf
+        """When the last panic ended. Who has not spoken since then has the usual time to."""
 
     def take(self, inventory: Inventory, now: float) -> list[Turn]:
         """Go by this inventory from now on. What is known of appliances that stay is kept."""
@@ -200,9 +227,13 @@ class Fleet:
             if member is None:
                 member = Member(entry, mixed(mixed_name(name) ^ self._seed), now)
             elif member.entry is not entry:
+                is_order = member.entry.wish is not entry.wish
                 member.entry = entry
-                member.capacity_bps = _capacity(entry, member.heartbeat)
-                turns += self._turn(member, _signal(member, self._patience, now), Why.ORDER, entry.wish, now)
+                if member.heartbeat is not None:
+                    member.capacity_bps = _capacity(entry, member.heartbeat)
+                    member.reported = _utilisation(member.heartbeat, member)
+                if is_order:
+                    turns += self._turn(member, self._signal(member, now), Why.ORDER, entry.wish, now)
                 member.carries()
                 self._weigh(member, now)
             members[name] = member
@@ -223,23 +254,28 @@ class Fleet:
         if member is None:
             raise Unrecognised(f"the inventory knows no appliance {heartbeat.appliance!r}")
         known = member.heartbeat
-        if known is not None and known.boot == heartbeat.boot and heartbeat.sequence <= known.sequence:
-            return self._answer(member), []
-        self._fade(member, now)
+        if known is not None:
+            if known.boot == heartbeat.boot and heartbeat.sequence <= known.sequence:
+                return self._answer(member), []
+            if known.boot != heartbeat.boot:
+                if heartbeat.boot == member.boot_before:
+                    return self._answer(member), []
+                member.boot_before = known.boot
+        self._fade(member, heartbeat, now)
+        is_late = member.heard_at is not None and now - member.heard_at > self._patience.quiet_after
         member.heartbeat = heartbeat
         member.heard_at = now
         member.is_live = True
-        member.boot = heartbeat.boot
         member.clock_offset = heartbeat.sent_at - now
         member.capacity_bps = _capacity(member.entry, heartbeat)
-        member.reported = _utilisation(heartbeat, member.capacity_bps)
-        member.assigned_bps = 0.0
+        member.reported = _utilisation(heartbeat, member)
         if heartbeat.hit_ratio is not None:
             member.hit_ratio = heartbeat.hit_ratio
+            self._guess_hits(member.entry.site)
         member.carries()
         is_well = heartbeat.ready and heartbeat.health >= self._patience.least_health
-        member.steady = member.steady + 1 if is_well else 0
-        turns = self._turn(member, _signal(member, self._patience, now), Why.HEARTBEAT, _told(heartbeat), now)
+        member.steady = 0 if not is_well else 1 if is_late else member.steady + 1
+        turns = self._turn(member, self._signal(member, now), Why.HEARTBEAT, _told(heartbeat), now)
         self._weigh(member, now)
         return self._answer(member), turns
 
@@ -259,43 +295,54 @@ class Fleet:
         self.members[appliance].prefixes_version = version
 
     def assign(self, appliance: str, bps: float) -> None:
-        """A player was sent there, who will read so much: counted until the appliance itself reports it."""
+        """A player was sent there, who will read so much; or was sent away, below zero. Counted until the appliance
+        itself reports it.
+        """
         member = self.members.get(appliance)
         if member is not None:
-            member.assigned_bps += bps
-            member.expected_bps += bps
-            member.utilisation += bps / member.capacity_bps
+            least = -_MOST_LEAVE * member.reported * member.capacity_bps
+            member.assigned_bps = max(member.assigned_bps + bps, min(member.assigned_bps, least))
+            member.expected_bps = max(0.0, member.expected_bps + bps)
+            member.carries()
 
     def tick(self, now: float) -> list[Turn]:
         """Once a second: silence is noticed, and slow starts proceed."""
         patience = self._patience
-        quiet = []
-        counted = 0
+        since = self._heard_again_at
+        overdue = []
+        quiet = counted = 0
+        sites: set[str] = set()
         for member in self.members.values():
             heard_at = member.heard_at
             if heard_at is None:
                 continue
-            is_quiet = now - heard_at > patience.quiet_after
+            standing = member.standing
             # Those that were well when last heard: who was lost long ago says nothing about now.
-            if member.standing in KEEPS_OLD:
-                counted += 1
-                if is_quiet:
-                    quiet.append(member)
-            elif is_quiet and member.standing is Standing.DRAINING:
-                quiet.append(member)
-            if member.weight and member.standing is Standing.SERVING and now - member.since <= patience.ramp + 1.0:
+            may_be_us = standing in KEEPS_OLD
+            counted += may_be_us
+            silence = now - heard_at
+            if may_be_us and silence > patience.quiet_after * _SOONER:
+                quiet += 1
+                sites.add(member.entry.site)
+            if silence > patience.quiet_after and (may_be_us or standing is Standing.DRAINING):
+                overdue.append((member, max(heard_at, since)))
+            if standing is Standing.SERVING and now - member.since <= patience.ramp + 1.0:
                 self._weigh(member, now)
-        if is_panic(sum(member.standing in KEEPS_OLD for member in quiet), counted, patience):
+        if is_panic(quiet, len(sites), counted, patience):
             if self.panic_since is None:
                 self.panic_since = now
             if now - self.panic_since < patience.panic_longest:
                 return []
-        else:
+        elif self.panic_since is not None:
             self.panic_since = None
+            # Of the many that are back, some have not had their turn to speak yet.
+            self._heard_again_at = now
+            return []
         turns = []
-        for member in quiet:
-            assert member.heard_at is not None
-            silence = now - member.heard_at
+        for member, heard_at in overdue:
+            silence = now - heard_at
+            if silence <= patience.quiet_after:
+                continue
             signal = Signal.SILENT if silence > patience.silent_after else Signal.QUIET
             turns += self._turn(member, signal, Why.SILENCE, f"not heard for {silence:.0f} s", now)
         return turns
@@ -307,28 +354,45 @@ class Fleet:
         current: str | None,
         enough: int,
         limit: float,
+        within: float = 0.0,
+        family: int | None = None,
     ) -> list[Candidate]:
         """Rows for the ranking: of the sites in `near` (site, kind, rtt), the nearest first, until `enough` appliances
-        at two sites or more can take the player, which are those below `limit` of their load.
+        at two sites or more can take the player, which are those below `limit` of their load. Of the class where that
+        happens, all sites that are as near as the nearest one, give or take `within` milliseconds, and twice as many
+        appliances. `current`'s site is always there if it is in `near`.
         """
         rows: list[Candidate] = []
         able = 0
         sites = 0
         renditions = content.renditions[:_MOST_RENDITIONS]
         of_site = self._of_site
+        here = self.members.get(current) if current is not None else None
+        seeking = here.entry.site if here is not None else None
         last = None
+        edge = 0.0
+        is_enough = False
         for site, proximity, rtt in near:
-            if able >= enough and sites >= 2 and proximity is not last:
-                break
-            if able >= 2 * enough and sites >= 2:
-                break
-            last = proximity
+            if proximity is not last:
+                is_enough = is_enough or (able >= enough and sites >= 2)
+                last = proximity
+                edge = math.inf
+            elif able >= 2 * enough and sites >= 2 and rtt > edge:
+                is_enough = True
+            if site == seeking:
+                seeking = None
+            elif is_enough:
+                if seeking is None:
+                    break
+                continue
             before = able
             for member in of_site.get(site, ()):
-                row = member.candidate(proximity, rtt, renditions, current)
+                row = member.candidate(proximity, rtt, renditions, current, family)
                 rows.append(row)
                 able += row.bar is None and row.utilisation < limit
-            sites += able > before
+            if able > before:
+                sites += 1
+                edge = min(edge, rtt + within)
         return rows
 
     def by_standing(self) -> dict[Standing, int]:
@@ -340,7 +404,7 @@ class Fleet:
     # --- Snapshots ---
 
     def states(self) -> Iterator[MemberState]:
-        """What a restarted steering needs to know at once."""
+        """What a restarted steering needs to know at once. Not the holdings, which appliances send again in seconds."""
         for name, member in self.members.items():
             if member.heard_at is None:
                 continue
@@ -351,9 +415,6 @@ class Fleet:
                 utilisation=member.utilisation,
                 capacity_bps=member.capacity_bps,
                 hit_ratio=member.hit_ratio,
-                holdings_boot=member.holdings_boot,
-                holdings_version=member.holdings_version,
-                holdings=member.holdings.serialize(),
             )
 
     def restore(self, states: Iterable[MemberState], now: float) -> int:
@@ -364,19 +425,16 @@ class Fleet:
             if member is None or member.is_live:
                 continue
             known += 1
-            if member.entry.wish is not Wish.DISABLE:
-                member.standing = state.standing
+            member.standing = _restored(state.standing, member.entry.wish)
             member.since = min(state.since, now)
             member.heard_at = now
             member.reported = min(max(state.utilisation, 0.0), 1.0)
-            member.capacity_bps = max(1, state.capacity_bps)
-            if state.hit_ratio is not None:
-                member.hit_ratio = state.hit_ratio
-            member.holdings = read_bitmap(state.holdings)
-            member.holdings_boot = state.holdings_boot
-            member.holdings_version = state.holdings_version
+            member.capacity_bps = min(max(1, state.capacity_bps), int(member.entry.capacity or _MOST_BPS))
+            member.hit_ratio = state.hit_ratio
             member.carries()
             self._weigh(member, now)
+        for site in self._of_site:
+            self._guess_hits(site)
         return known
 
     # --- What changes one member ---
@@ -399,9 +457,41 @@ class Fleet:
         share = ramp(now - member.since, self._patience) if member.standing is Standing.SERVING else 1.0
         member.weight = member.capacity_bps / 1e9 * share
 
-    def _fade(self, member: Member, now: float) -> None:
-        member.expected_bps *= math.exp(-max(0.0, now - member.expected_at) / _STAY)
+    def _guess_hits(self, site: str) -> None:
+        inside = self._of_site[site]
+        told = [member.hit_ratio for member in inside if member.hit_ratio is not None]
+        if told:
+            mean = sum(told) / len(told)
+            for member in inside:
+                member.hits_here = mean
+
+    def _fade(self, member: Member, heartbeat: Heartbeat, now: float) -> None:
+        """What was assigned shows by now, or is gone; what its processors do counts a little more."""
+        passed = max(0.0, now - member.expected_at)
         member.expected_at = now
+        member.expected_bps *= math.exp(-passed / _STAY)
+        member.assigned_bps *= math.exp(-passed / _ARRIVE)
+        if member.heartbeat is None:
+            member.cpu = heartbeat.cpu
+        else:
+            member.cpu += (heartbeat.cpu - member.cpu) * (1.0 - math.exp(-passed / _CALM))
+
+    def _signal(self, member: Member, now: float) -> Signal | None:
+        """The weightiest word about this appliance. None if there is none."""
+        wish = member.entry.wish
+        if wish is Wish.DISABLE:
+            return Signal.BANNED
+        heartbeat = member.heartbeat
+        patience = self._patience
+        if heartbeat is None or member.heard_at is None:
+            return Signal.SILENT if member.standing is Standing.DISABLED else None
+        if now - member.heard_at > patience.silent_after and self.panic_since is None:
+            return Signal.SILENT
+        if wish is Wish.DRAIN or heartbeat.draining:
+            return Signal.EMPTY if heartbeat.connections == 0 else Signal.LEAVING
+        if not heartbeat.ready or heartbeat.health < patience.least_health:
+            return Signal.UNWELL
+        return Signal.STEADY if member.steady >= patience.rise else Signal.WELL
 
     def _answer(self, member: Member) -> HeartbeatAnswer:
         heartbeat = member.heartbeat
@@ -425,36 +515,30 @@ def read_bitmap(packed: bytes) -> BitMap:
         raise Unrecognised(f"holdings are no roaring bitmap: {error}") from error
 
 
-def _signal(member: Member, patience: Patience, now: float) -> Signal | None:
-    """The weightiest word about this appliance. None if nothing was ever heard and nobody bans it."""
-    wish = member.entry.wish
+def _restored(standing: Standing, wish: Wish) -> Standing:
+    """What a snapshot says, if nothing else was ordered since."""
     if wish is Wish.DISABLE:
-        return Signal.BANNED
-    heartbeat = member.heartbeat
-    if heartbeat is None or member.heard_at is None:
-        return Signal.SILENT if member.standing is Standing.DISABLED else None
-    if now - member.heard_at > patience.silent_after:
-        return Signal.SILENT
-    if wish is Wish.DRAIN or heartbeat.draining:
-        return Signal.EMPTY if heartbeat.connections == 0 else Signal.LEAVING
-    if not heartbeat.ready or heartbeat.health < patience.least_health:
-        return Signal.UNWELL
-    return Signal.STEADY if member.steady >= patience.rise else Signal.WELL
+        return Standing.DISABLED
+    if standing is Standing.DISABLED:
+        return Standing.LOST
+    if wish is Wish.DRAIN and standing in KEEPS_OLD:
+        return Standing.DRAINING
+    return standing
 
 
 def _capacity(entry: Appliance, heartbeat: Heartbeat | None) -> int:
     """Bits a second. What the network cards say counts up to what the inventory allows."""
-    said = heartbeat.link_bps if heartbeat is not None else 0
+    said = min(heartbeat.link_bps, _MOST_BPS) if heartbeat is not None else 0
     if entry.capacity:
         return min(int(entry.capacity), said) if said else int(entry.capacity)
     return said or _GUESSED_BPS
 
 
-def _utilisation(heartbeat: Heartbeat, capacity_bps: int) -> float:
+def _utilisation(heartbeat: Heartbeat, member: Member) -> float:
     """Of what is scarcest: network, connections, processors."""
-    network = heartbeat.egress_bps / capacity_bps
+    network = heartbeat.egress_bps / member.capacity_bps
     connections = heartbeat.connections / heartbeat.max_connections if heartbeat.max_connections else 0.0
-    return max(network, connections, heartbeat.cpu)
+    return max(network, connections, member.cpu)
 
 
 def _told(heartbeat: Heartbeat) -> str:

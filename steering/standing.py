@@ -101,7 +101,7 @@ class Patience(Struct, frozen=True, forbid_unknown_fields=True):
     silent_after: float = 13.0
     """Two are. With a look each second, who is lost is known after 14 s."""
     rise: int = 3
-    """Heartbeats in a row that must be well before an appliance serves."""
+    """Heartbeats in a row, none of them late, that must be well before an appliance serves."""
     least_health: float = 0.25
     """With less of its cache well, an appliance counts as unwell whatever it says."""
     ramp: float = 60.0
@@ -110,7 +110,7 @@ class Patience(Struct, frozen=True, forbid_unknown_fields=True):
     panic_share: float = 0.3
     """If more of the fleet than this falls silent at once, it is more likely us than them."""
     panic_least: int = 3
-    """And they are so many at least."""
+    """And they are so many at least, of two sites at least: one power cut is not our network."""
     panic_longest: float = 900.0
     """After that the silence is believed."""
 
@@ -126,6 +126,6 @@ def ramp(serving_for: float, patience: Patience) -> float:
     return patience.ramp_from + (1.0 - patience.ramp_from) * max(0.0, serving_for) / patience.ramp
 
 
-def is_panic(quiet: int, counted: int, patience: Patience) -> bool:
-    """Whether so many of `counted` appliances are silent that our own network must be suspected."""
-    return quiet >= patience.panic_least and quiet > patience.panic_share * counted
+def is_panic(quiet: int, sites: int, counted: int, patience: Patience) -> bool:
+    """Whether so many of `counted` appliances are silent, at so many sites, that our own network must be suspected."""
+    return quiet >= patience.panic_least and sites >= 2 and quiet > patience.panic_share * counted

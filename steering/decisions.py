@@ -4,7 +4,8 @@ Whoever asks, by JSON, content steering, redirect or DNS, is answered from here,
 answer. When what is above can't be had, the next one answers:
 
 1. `RANKED`: the full ranking over what appliances say of themselves.
-2. `REGION`: the region's list, made every few seconds. For when there is no time to rank, or ranking fails.
+2. `REGION`: the region's list, made every few seconds. For when there is no time to rank, ranking fails, or none of
+   those that were near enough to be ranked can take the player.
 3. `SNAPSHOT`: the full ranking over what was known before this process started. Until appliances were heard.
 4. `STATIC`: the list in the settings. When no appliance is known that could take a player.
 
@@ -13,11 +14,11 @@ The origin is always the last of the list, whoever made it.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
 from steering.fleet import Content, Fleet, Member
@@ -25,7 +26,6 @@ from steering.inventory import Serves
 from steering.names import mixed
 from steering.neighbourhood import Near, Neighbourhood, Whereabouts
 from steering.ranking import (
-    Bar,
     Candidate,
     Question,
     Ranked,
@@ -40,7 +40,8 @@ from steering.topology.distance import Proximity
 
 ORIGIN: Final = "origin"
 _EVERYWHERE: Final = ""
-_LISTED: Final = 4
+_LISTED: Final = 16
+"""Appliances in the list of a country, and of everywhere: those that carry least."""
 
 
 class Fallback(StrEnum):
@@ -122,7 +123,7 @@ class Decider:
         self._made = 0
         self._origin = () if origin is None else (Target(ORIGIN, origin),)
         self._static = tuple(static)
-        self._lists: dict[str, tuple[Member, ...]] = {}
+        self._lists: dict[str | int, tuple[Member, ...]] = {}
 
     def decide(self, ask: Ask, where: Whereabouts, now: float, *, hurried: bool = False) -> Decision:
         """The answer. `hurried`: without ranking, from the lists that `prepare` made. Counts the player towards who
@@ -135,23 +136,22 @@ class Decider:
         if not hurried:
             near = self.neighbourhood.near(where, _network(ask.client))
             ranking = self._ranked(ask, question, near)
-        fallback = Fallback.RANKED
-        if ranking is None:
-            fallback = Fallback.REGION
-            members = self._listed(where, ask)
-            reason = Reason.NEAREST if members else Reason.ONLY_ORIGIN
-        else:
+        members: Sequence[Member] = ()
+        if ranking is not None:
             best = chosen(ranking, self._rules.options)
             members = [self._fleet.members[row.candidate.appliance] for row in best]
+        if ranking is not None and members:
             reason = ranking.reason
-            if members and not members[0].is_live:
-                fallback = Fallback.SNAPSHOT
-        targets = tuple([Target(member.entry.id, member.entry.url) for member in members])
-        if not targets:
+            fallback = Fallback.RANKED if members[0].is_live else Fallback.SNAPSHOT
+        elif members := self._listed(where, ask):
+            reason = Reason.LISTED
+            fallback = Fallback.REGION
+        else:
+            reason = Reason.ONLY_ORIGIN
             fallback = Fallback.STATIC
-            targets = self._static
-        elif ask.bps and ask.way is not Way.EXPLAIN and members[0].entry.id != ask.current:
-            self._fleet.assign(members[0].entry.id, ask.bps)
+        targets = tuple([Target(member.entry.id, member.entry.url) for member in members]) or self._static
+        if members and ask.bps and ask.way is not Way.EXPLAIN:
+            self._count(members[0].entry.id, ask)
         self._made += 1
         return Decision(
             f"{self._replica}-{self._made:x}",
@@ -168,62 +168,90 @@ class Decider:
         )
 
     def prepare(self) -> None:
-        """Make the lists of all regions anew: of each site, each country, everywhere. Called every few seconds."""
+        """Make the lists of all regions anew: of each autonomous system, each country, everywhere. Called every few
+        seconds.
+        """
         inventory = self._fleet.inventory
-        lists: dict[str, list[Member]] = {}
+        lists: dict[str | int, list[Member]] = {}
         for name, site in inventory.sites.items():
-            able = [
-                member
-                for member in self._fleet.at(name)
-                if member.standing in TAKES_NEW and member.utilisation < self._rules.hard_limit
-            ]
+            if site.serves is Serves.ANNOUNCED:
+                continue
+            able = [member for member in self._fleet.at(name) if self._is_able(member)]
             if not able:
                 continue
-            lists[f"site:{name}"] = able
+            for asn in inventory.operator_of(name).asns:
+                lists.setdefault(asn, []).extend(able)
             if site.serves is Serves.EVERYONE:
-                lists.setdefault(f"country:{site.country}", []).extend(able)
+                lists.setdefault(site.country, []).extend(able)
                 lists.setdefault(_EVERYWHERE, []).extend(able)
         self._lists = {
-            region: tuple(_two_sites(sorted(members, key=lambda member: (member.utilisation, member.entry.id))))
+            region: tuple(sorted(heapq.nsmallest(_LISTED, members, key=_by_load), key=_by_name))
             for region, members in lists.items()
         }
 
+    def _count(self, first: str, ask: Ask) -> None:
+        """The player goes to the first, away from where it was."""
+        if first == ask.current:
+            return
+        self._fleet.assign(first, ask.bps)
+        if ask.current is not None:
+            self._fleet.assign(ask.current, -ask.bps)
+
     def _ranked(self, ask: Ask, question: Question, near: tuple[Near, ...]) -> Ranking:
         rules = self._rules
-        rows = self._fleet.candidates(near, ask.content, ask.current, rules.options, rules.hard_limit)
-        if ask.family is not None:
-            rows = [self._with_address(row, ask.family) for row in rows]
+        rows = self._fleet.candidates(
+            near, ask.content, ask.current, rules.options, rules.hard_limit, rules.near, ask.family
+        )
         return rank(question, rows, rules, self._seed)
 
-    def _with_address(self, row: Candidate, family: int) -> Candidate:
-        entry = self._fleet.members[row.appliance].entry
-        if row.bar is None and not (entry.ipv4 if family == 4 else entry.ipv6):
-            return msgspec.structs.replace(row, bar=Bar.NO_ADDRESS)
-        return row
-
     def _listed(self, where: Whereabouts, ask: Ask) -> list[Member]:
-        """From the lists of the client's regions, the nearest region first. Who plays stays where it is."""
-        regions = [f"site:{name}" for name in where.sites]
-        if where.country is not None:
-            regions.append(f"country:{where.country}")
-        regions.append(_EVERYWHERE)
+        """From the lists of the client's regions, the nearest region first, and of each another one for another title.
+        Who plays stays where it is.
+        """
         found: dict[str, Member] = {}
-        current = self._fleet.members.get(ask.current or "")
-        if current is not None and current.standing in KEEPS_OLD and current.utilisation < self._rules.leave_limit:
+        current = self._fleet.members.get(ask.current) if ask.current is not None else None
+        if current is not None and self._may_stay(current, where):
             found[current.entry.id] = current
-        for region in regions:
-            for member in self._lists.get(region, ()):
-                entry = member.entry
-                if ask.family is None or (entry.ipv4 if ask.family == 4 else entry.ipv6):
-                    found.setdefault(entry.id, member)
-        return _two_sites(list(found.values()))[: self._rules.options]
+        wider = [region for region in (where.asn, where.country, _EVERYWHERE) if region is not None]
+        regions = [self._fleet.at(name) for name in where.sites]
+        regions += [self._lists.get(region, ()) for region in wider]
+        for members in regions:
+            start = ask.content.mix % len(members) if members else 0
+            for member in members[start:] + members[:start]:
+                if self._is_able(member) and (ask.family is None or member.has_address(ask.family)):
+                    found.setdefault(member.entry.id, member)
+        return _two_sites(list(found.values()), self._rules.options)
+
+    def _is_able(self, member: Member) -> bool:
+        """Whether it takes new players. Lists are of a while ago: who left the inventory since then does not."""
+        return (
+            member.standing in TAKES_NEW
+            and member.utilisation < self._rules.hard_limit
+            and self._fleet.members.get(member.entry.id) is member
+        )
+
+    def _may_stay(self, member: Member, where: Whereabouts) -> bool:
+        if member.standing not in KEEPS_OLD or member.utilisation >= self._rules.leave_limit:
+            return False
+        site = self._fleet.inventory.sites[member.entry.site]
+        if site.serves is Serves.EVERYONE or site.id in where.sites:
+            return True
+        return site.serves is Serves.NETWORK and where.asn in self._fleet.inventory.operator_of(site.id).asns
 
 
-def _two_sites(members: list[Member]) -> list[Member]:
+def _by_load(member: Member) -> tuple[float, str]:
+    return member.utilisation, member.entry.id
+
+
+def _by_name(member: Member) -> str:
+    return member.entry.id
+
+
+def _two_sites(members: list[Member], count: int) -> list[Member]:
     """The first few of them; the last gives way to one of another site if all are of one."""
-    best = members[:_LISTED]
-    if len({member.entry.site for member in best}) == 1:
-        other = next((member for member in members[_LISTED:] if member.entry.site != best[0].entry.site), None)
+    best = members[:count]
+    if count > 1 and len({member.entry.site for member in best}) == 1:
+        other = next((member for member in members[count:] if member.entry.site != best[0].entry.site), None)
         if other is not None:
             best[-1] = other
     return best
@@ -280,7 +308,9 @@ def logged(decision: Decision, rules: Rules, seed: int) -> Logged:
 
 
 def again(line: Logged) -> tuple[Reason, tuple[Ranked, ...]]:
-    """The ranking of a logged decision, made anew: its reason, and who is chosen."""
+    """The ranking of a logged decision, made anew: its reason, and who is chosen. Of what was answered from a list
+    (`REGION`, `STATIC`) it says who would have been ranked.
+    """
     ranking = rank(line.question, line.candidates, line.rules, line.seed)
     return ranking.reason, chosen(ranking, line.rules.options)
 

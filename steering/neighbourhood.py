@@ -50,7 +50,6 @@ class Neighbourhood:
 
     def __init__(self, inventory: Inventory, seed: int) -> None:
         self._sites = inventory.sites
-        self._seed = seed
         self._of_asn: dict[int, list[Site]] = {}
         self._open: list[tuple[Site, tuple[float, float, float]]] = []
         for site in inventory.sites.values():
@@ -59,6 +58,7 @@ class Neighbourhood:
                     self._of_asn.setdefault(asn, []).append(site)
             if site.serves is Serves.EVERYONE:
                 self._open.append((site, _direction(site.latitude, site.longitude)))
+        self._mixes = {name: mixed(mixed_name(name) ^ seed) for name in self._sites}
         self._open_ids = frozenset(site.id for site, _ in self._open)
         self._own: dict[tuple[object, ...], tuple[tuple[Near, ...], frozenset[str]]] = {}
         """By what is announced, the network and the cell: the client's own sites, and which of them are open to
@@ -69,36 +69,46 @@ class Neighbourhood:
 
     def near(self, where: Whereabouts, spread: int = 0) -> tuple[Near, ...]:
         """Sites for this client. `spread` is drawn from the client's network: where nobody knows the place, clients
-        are spread over all sites that are open to everyone, and each network keeps to its own.
+        are spread over all sites of their autonomous system and over those that are open to everyone, and each network
+        keeps to its own.
         """
         cell = _cell(where.latitude, where.longitude)
         asn = where.asn if where.asn in self._of_asn else None
-        key = (where.sites, asn, cell)
+        spread = 0 if cell is not None else spread % _SPREADS
+        key = (where.sites, asn, cell, spread)
         own = self._own.get(key)
         if own is None:
             if len(self._own) >= _PLACES:
                 self._own.clear()
-            own = self._own[key] = self._own_sites(where.sites, asn, cell)
-        others_key = cell or (where.country, spread % _SPREADS)
+            own = self._own[key] = self._own_sites(where.sites, asn, cell, spread)
+        others_key = cell or (where.country, spread)
         others = self._others.get(others_key)
         if others is None:
             if len(self._others) >= _PLACES:
                 self._others.clear()
-            others = self._around(cell) if cell is not None else self._spread(where.country, spread % _SPREADS)
+            others = self._around(cell) if cell is not None else self._spread(where.country, spread)
             self._others[others_key] = others
         sites, twice = own
         return sites + (others if not twice else tuple(near for near in others if near[0] not in twice))
 
     def _own_sites(
-        self, sites: tuple[str, ...], asn: int | None, cell: tuple[int, int] | None
+        self, sites: tuple[str, ...], asn: int | None, cell: tuple[int, int] | None, spread: int
     ) -> tuple[tuple[Near, ...], frozenset[str]]:
         place = _middle(cell)
         announcing = [self._sites[name] for name in sites if name in self._sites]
-        own = self._sorted(announcing, place, Proximity.PREFIX)
+        # Who announces a prefix is near to all of it, so of several none comes before the others; but not all of a
+        # hundred can be ranked, and these are not the same ones for everybody.
+        if place is None:
+            announcing.sort(key=lambda site: self._drawn(site, spread))
+        own = self._sorted(announcing[:_SITES] if place is None else announcing, place, Proximity.PREFIX)
         if asn is not None:
             seen = set(sites)
             network = [site for site in self._of_asn[asn] if site.id not in seen]
-            own += self._sorted(network, place, Proximity.NETWORK)
+            own += (
+                self._sorted(network, place, Proximity.NETWORK)
+                if place is not None
+                else self._in_turn(network, Proximity.NETWORK, spread)
+            )
         return tuple(own), self._open_ids.intersection(name for name, _, _ in own)
 
     def _around(self, cell: tuple[int, int]) -> tuple[Near, ...]:
@@ -118,16 +128,22 @@ class Neighbourhood:
 
     def _spread(self, country: str | None, spread: int) -> tuple[Near, ...]:
         """Nobody knows where the client is: sites of its country first, if that is known, in an order of its own."""
-        rows = [
-            (site.country != country, mixed(mixed_name(site.id) ^ self._seed ^ spread), site.id)
-            for site, _ in self._open
-        ]
-        rows.sort()
-        distance = rtt_ms(None, Proximity.ANYWHERE)
-        # The order is the choice: more milliseconds for each place in it than the ranking takes for the same.
-        return tuple(
-            (name, Proximity.ANYWHERE, distance + _STEP * number) for number, (_, _, name) in enumerate(rows[:_SITES])
-        )
+        here = [site for site, _ in self._open if site.country == country]
+        elsewhere = [site for site, _ in self._open if site.country != country]
+        return tuple(self._in_turn(here, Proximity.ANYWHERE, spread, elsewhere))
+
+    def _in_turn(self, sites: Iterable[Site], kind: Proximity, spread: int, others: Iterable[Site] = ()) -> list[Near]:
+        """In an order that is drawn for each network, and these before the others. The order is the choice: more
+        milliseconds for each place in it than the ranking takes for the same.
+        """
+        order = sorted(sites, key=lambda site: self._drawn(site, spread))
+        if len(order) < _SITES:
+            order += sorted(others, key=lambda site: self._drawn(site, spread))
+        distance = rtt_ms(None, kind)
+        return [(site.id, kind, distance + _STEP * number) for number, site in enumerate(order[:_SITES])]
+
+    def _drawn(self, site: Site, spread: int) -> tuple[int, str]:
+        return mixed(self._mixes[site.id] ^ spread), site.id
 
 
 def _cell(latitude: float | None, longitude: float | None) -> tuple[int, int] | None:

@@ -58,6 +58,8 @@ class Reason(StrEnum):
     """Its home is busier than the others; this is the next."""
     OVERFLOW = "overflow"
     """Nearer classes are full or away."""
+    LISTED = "listed"
+    """It is on the region's list: nobody was ranked."""
     STAYS = "stays"
     """The player is there, and nothing is so much better that moving would pay."""
     ONLY_ORIGIN = "only_origin"
@@ -109,7 +111,7 @@ class Candidate(Struct, frozen=True, gc=False, array_like=True):
     weight: float
     """Its capacity, in Gbit/s, less what slow start takes."""
     hit_ratio: float
-    """Of late; where nothing is known, a modest guess."""
+    """Of late, of all appliances of its site; where nothing is known, a modest guess."""
     held: float
     """The share of what is asked for that it holds."""
     mix: int
@@ -138,6 +140,7 @@ class Ranking(Struct, frozen=True, gc=False):
     ranked: tuple[Ranked, ...]
     """All eligible ones, the best first; the answer names the first few."""
     rejected: tuple[tuple[Candidate, Bar], ...]
+    """The nearest class first."""
     reason: Reason
 
 
@@ -155,13 +158,14 @@ def rank(question: Question, candidates: Sequence[Candidate], rules: Rules, seed
         if utilisation >= (hard_limit if candidate.appliance != current else rules.leave_limit):
             rejected.append((candidate, Bar.FULL))
             continue
-        # In tenths: a hit ratio that wanders between two heartbeats moves nobody.
-        miss = (1.0 - candidate.held) * (1.0 - int(candidate.hit_ratio * 10.0) * 0.1)
+        miss = (1.0 - candidate.held) * (1.0 - candidate.hit_ratio)
         fetch = miss * penalty
         load = load_delay * utilisation / (1.0 - utilisation)
         row = Ranked(candidate, miss, fetch, load, candidate.rtt + fetch + load)
         classes.setdefault(candidate.proximity, []).append(row)
     ranked: list[Ranked] = []
+    if len(rejected) > 1:
+        rejected.sort(key=_by_class)
     for proximity in sorted(classes):
         ranked += _ordered(classes[proximity], question.content ^ seed, rules)
     if not ranked:
@@ -192,10 +196,9 @@ def _ordered(rows: list[Ranked], key: int, rules: Rules) -> list[Ranked]:
     if len(equals) == 1:
         rows.sort(key=_by_cost)
         return rows
-    carried = weights = 0.0
-    for row in equals:
-        carried += row.candidate.utilisation * row.candidate.weight
-        weights += row.candidate.weight
+    # fsum: the same in whatever order they come.
+    carried = math.fsum([row.candidate.utilisation * row.candidate.weight for row in equals])
+    weights = math.fsum([row.candidate.weight for row in equals])
     bound = max(rules.idle, (1.0 + rules.spread) * carried / weights if weights else 0.0)
     ordered = []
     for row in equals:
@@ -219,8 +222,8 @@ def _by_place(row: Ranked) -> tuple[bool, float, str]:
     return row.busy, -row.score, row.candidate.appliance
 
 
-def _by_score(row: Ranked) -> tuple[float, str]:
-    return row.score, row.candidate.appliance
+def _by_class(row: tuple[Candidate, Bar]) -> tuple[int, str]:
+    return row[0].proximity, row[0].appliance
 
 
 def _stays(ranked: list[Ranked], current: str, rules: Rules) -> bool:
@@ -235,12 +238,12 @@ def _stays(ranked: list[Ranked], current: str, rules: Rules) -> bool:
 def _reason(ranked: list[Ranked], rejected: list[tuple[Candidate, Bar]]) -> Reason:
     first = ranked[0]
     proximity = first.candidate.proximity
-    if any(candidate.proximity < proximity for candidate, _ in rejected):
+    if any(candidate.proximity < proximity and bar is not Bar.NO_ADDRESS for candidate, bar in rejected):
         return Reason.OVERFLOW
-    if first.equal:
-        equals = (row for row in ranked if row.equal and row.candidate.proximity == proximity)
-        return Reason.HOME if max(equals, key=_by_score) is first else Reason.SPREAD
     peers = [row for row in ranked[1:] if row.candidate.proximity == proximity]
+    if first.equal:
+        is_home = not any(row.busy and row.score > first.score for row in peers)
+        return Reason.HOME if is_home else Reason.SPREAD
     if first.candidate.held > 0 and any(
         row.candidate.held < first.candidate.held and row.candidate.rtt <= first.candidate.rtt for row in peers
     ):

@@ -44,6 +44,9 @@ place and speed is not proved."""
 _CALM: Final = 15.0
 """Seconds over which processors count, as a time constant: they are busy for a moment with a scrub or a restart, and
 nobody's film waits for that."""
+_BUSIEST: Final = 0.85
+"""Busy processors make an appliance dear, and never full: others may use them, and what they hold up shows in what is
+sent and who is connected."""
 _SOONER: Final = 0.75
 """Whether too many are silent at once is asked so much sooner than each of them is doubted: heartbeats come spread
 over five seconds, and the first to be missed would be doubted before the others are."""
@@ -538,7 +541,7 @@ def _utilisation(heartbeat: Heartbeat, member: Member) -> float:
     """Of what is scarcest: network, connections, processors."""
     network = heartbeat.egress_bps / member.capacity_bps
     connections = heartbeat.connections / heartbeat.max_connections if heartbeat.max_connections else 0.0
-    return max(network, connections, member.cpu)
+    return max(network, connections, min(member.cpu, _BUSIEST))
 
 
 def _told(heartbeat: Heartbeat) -> str:

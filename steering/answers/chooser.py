@@ -66,7 +66,7 @@ class DnsChooser:
         """Packed addresses of all that can take the player, the best first."""
         self._see_inventory()
         addresses = self._addresses
-        if decision.ranking is not None:
+        if decision.ranking is not None and decision.ranking.ranked:
             names = [row.candidate.appliance for row in decision.ranking.ranked]
         else:
             names = [place.id for place in decision.targets]

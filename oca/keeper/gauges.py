@@ -40,16 +40,16 @@ class Gauges:
         self._trouble = ""
         self._reading: asyncio.Future[tuple[dict[str, int], int, str]] | None = None
 
-    async def read(self) -> Gauge:
+    async def read(self, deadline: float = _DEADLINE) -> Gauge:
         """What can't be read is as it was, and the log says so once."""
         loop = asyncio.get_running_loop()
         if self._reading is None:
             self._reading = loop.run_in_executor(None, self._look)
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(deadline):
                 sent, speed, line = await asyncio.shield(self._reading)
         except TimeoutError:
-            self._complain(f"no answer for {_DEADLINE:.0f} s")
+            self._complain(f"no answer for {deadline:.0f} s")
             return Gauge(self._egress.bps, int(self._link_speed or 0), self._cpu.share)
         except (OSError, ValueError) as error:
             self._reading = None
@@ -95,8 +95,8 @@ def _sent_bytes(wanted: tuple[str, ...]) -> dict[str, int]:
                 chosen.discard(_LOOPBACK)
             chosen = chosen or {name for name in links if (_CARDS / name / "device").exists()}
             return {name: int(links[name].get("stats64")["tx_bytes"]) for name in sorted(chosen) if name in links}
-    except NetlinkError as error:
-        raise OSError(error.code, str(error)) from error
+    except Exception as error:
+        raise OSError(f"netlink: {error!r}") from error
 
 
 def _speed_of(name: str) -> int:

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 _HEARTBEAT: Final = "/v1/heartbeat"
 _HOLDINGS: Final = "/v1/holdings"
 _PREFIXES: Final = "/v1/prefixes"
+_FIRST_READING: Final = 10.0
+"""Seconds that the gauges may take before the first heartbeat, on a machine that is busy starting."""
 _BASELINE: Final = 1.0
 """Seconds over which the first rates are taken."""
 _DEADLINE_SHARE: Final = 0.8
@@ -68,8 +70,8 @@ class Routes(Protocol):
         ...
 
 
-class Refused(Exception):
-    """Steering answered with a status that is no success. `outcome` is whose turn it is."""
+class Unheard(Exception):
+    """What steering answered is no success; `outcome` says in which way."""
 
     def __init__(self, outcome: Outcome, message: str) -> None:
         super().__init__(message)
@@ -142,7 +144,7 @@ class Reporter:
                 group.create_task(self._speak(replica, fresh, deliveries), name=f"tell {replica.url}")
                 for delivery in deliveries.values():
                     group.create_task(self._deliver(replica, delivery), name=f"send {delivery.path} to {replica.url}")
-            await self._gauges.read()
+            await self._gauges.read(_FIRST_READING)
             await asyncio.sleep(_BASELINE)
             while True:
                 self._heartbeat = self._made(await self._gauges.read())
@@ -247,7 +249,7 @@ class Reporter:
         try:
             async with asyncio.timeout(deadline):
                 answer = decode(await self._post(replica.url + _HEARTBEAT, heartbeat), HeartbeatAnswer)
-        except Refused as error:
+        except Unheard as error:
             self._missed(replica, error.outcome, str(error), began)
         except TimeoutError:
             self._missed(replica, Outcome.LATE, f"no answer within {deadline:.1f} s", began)
@@ -294,7 +296,7 @@ class Reporter:
                     await self._post(replica.url + delivery.path, delivery.message())
             except TimeoutError:
                 error = f"no answer within {_DELIVERY_DEADLINE:.0f} s"
-            except (Refused, SettingsError, aiohttp.ClientError, OSError, ValueError) as trouble:
+            except (Unheard, SettingsError, aiohttp.ClientError, OSError, ValueError) as trouble:
                 error = str(trouble) or type(trouble).__name__
             if error and not delivery.error:
                 log.warning("%s%s can't be sent: %s", replica.url, delivery.path, error)
@@ -302,7 +304,7 @@ class Reporter:
             await asyncio.sleep(delivery.apart)
 
     async def _post(self, url: str, message: msgspec.Struct) -> bytes:
-        """The body of the answer. Raises `Refused`, `SettingsError`, aiohttp's errors and OSError."""
+        """The body of the answer. Raises `Unheard`, `SettingsError`, aiohttp's errors and OSError."""
         headers = {"Content-Type": "application/json", "X-Appliance": self._settings.appliance.id}
         if self._steering.token_file is not None:
             # Each time: a token that was exchanged is used at once.
@@ -312,7 +314,7 @@ class Reporter:
             body = await _bounded(response)
             if response.status // 100 != 2:
                 outcome = Outcome.REFUSED if response.status // 100 == 4 else Outcome.FAILED
-                raise Refused(outcome, _sentence(response.status, body))
+                raise Unheard(outcome, _sentence(response.status, body))
             return body
 
 
@@ -333,7 +335,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
         body += chunk
         if len(body) > _MOST_ANSWER:
             response.close()
-            raise Refused(Outcome.FAILED, f"answered with more than {_MOST_ANSWER} bytes")
+            raise Unheard(Outcome.FAILED, f"answered with more than {_MOST_ANSWER} bytes")
     return bytes(body)
 
 

@@ -43,7 +43,7 @@ options = st.lists(
             dns.edns.ECSOption, st.ip_addresses(v=4).map(str), st.integers(0, 32), st.integers(0, 32)
         ),
         st.builds(dns.edns.ECSOption, st.ip_addresses(v=6).map(str), st.integers(0, 128)),
-        st.builds(dns.edns.GenericOption, st.integers(0, 65535), st.binary(max_size=40)),
+        st.builds(dns.edns.GenericOption, st.integers(9, 65535), st.binary(max_size=40)),
     ),
     max_size=3,
 )  # fmt: skip

@@ -22,6 +22,8 @@ from wire.heartbeat import ApplianceId
 from wire.toml import BitsPerSecond, Bytes, Document, Mistake, Seconds, host_and_port, leads_somewhere, quantity
 
 _STEERING_INTERVALS: Final = (1.0, 60.0)
+_SYSTEM_TABLES: Final = (253, 254, 255)
+"""default, main and local."""
 
 
 class Tier(StrEnum):
@@ -236,6 +238,21 @@ class Steering(Struct, frozen=True, forbid_unknown_fields=True):
     """What these cards can carry together, where they don't say, or say more than is paid for."""
 
 
+class Routes(Struct, frozen=True, forbid_unknown_fields=True):
+    """Prefixes that this box's BGP speaker learned, which steering is told. They are never used for forwarding."""
+
+    kernel_table: Annotated[int, Meta(ge=1, le=2**32 - 1)] | None = None
+    """Number of a routing table of its own into which a speaker such as BIRD exports what it learned, and for which
+    there is no `ip rule`. Paths and communities are not known then."""
+    exabgp_feed: str | None = None
+    """Unix socket where exabgp tells its routes, with paths and communities: it runs `python -m oca.keeper.exabgp_feed
+    SOCKET` (see there), as a user who may enter the socket's folder and write to it."""
+    poll: Seconds = Seconds(30)
+    """Between two readings of the kernel's table. A large one is read less often: a tenth of a core is the most."""
+    most: Annotated[int, Meta(ge=1, le=200_000)] = 50_000
+    """Routes. A table or session that brings more is not believed at all: it has leaked what it should not."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     appliance: Appliance
     origin: Origin
@@ -249,6 +266,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     breaker: Breaker = Breaker()
     freshness: Freshness = Freshness()
     store: Store = Store()
+    routes: Routes = Routes()
     steering: Steering | None = None
     """Without this section nothing is reported to anybody."""
 
@@ -339,6 +357,7 @@ def _check(settings: Settings, document: Document) -> None:
     _check_access(settings, refuse)
     if not settings.appliance.state_dir.startswith("/"):
         raise refuse(["appliance", "state_dir"], f"read {settings.appliance.state_dir!r}; allowed: an absolute path")
+    _check_routes(settings.routes, document)
     if settings.steering is not None:
         _check_steering(settings.steering, document)
 
@@ -399,3 +418,18 @@ def _check_steering(steering: Steering, document: Document) -> None:
         )
     if steering.link_speed == 0:
         raise refused("link_speed", 'read 0; allowed: a rate such as "100 Gbit/s", or leave it out')
+
+
+def _check_routes(routes: Routes, document: Document) -> None:
+    refuse = document.refused
+    if routes.kernel_table is not None and routes.exabgp_feed is not None:
+        raise refuse(["routes", "exabgp_feed"], "kernel_table is set too; allowed: one of them, whichever knows more")
+    if routes.kernel_table in _SYSTEM_TABLES:
+        raise refuse(
+            ["routes", "kernel_table"],
+            f"read {routes.kernel_table}, by which this machine forwards; allowed: any but 253, 254 and 255",
+        )
+    if routes.exabgp_feed is not None and not routes.exabgp_feed.startswith("/"):
+        raise refuse(["routes", "exabgp_feed"], f"read {routes.exabgp_feed!r}; allowed: an absolute path")
+    if not 1 <= routes.poll <= 3600:
+        raise refuse(["routes", "poll"], f"read {float(routes.poll):g} s; allowed: 1 s to 1 h")

@@ -1,9 +1,11 @@
 """For all tests: laws are judged without a clock, and where OCA_NO_SKIP=1 (.ci/run) a skipped test has failed.
 
-Tests marked `mounts` are left out where the machine can't mount; the end of the run says so, and how many they are.
+Tests marked `mounts` or `networks` are left out where the machine can't do that; the end of the run says so, and how
+many they are.
 """
 
 import os
+from importlib import import_module
 
 import pytest
 from hypothesis import settings
@@ -12,7 +14,9 @@ from hypothesis import settings
 settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")), print_blob=True)
 settings.load_profile("house")
 
-_LEFT_OUT = pytest.StashKey[str]()
+_LEFT_OUT = pytest.StashKey[list[str]]()
+_NEEDS = {"mounts": "tests of disks that fail", "networks": "tests of BGP between machines"}
+"""By mark; what the machine lacks for them says `lacking` in the module of that name in tests/doubles."""
 MAY_SKIP = os.environ.get("OCA_NO_SKIP", "0") in {"", "0"}
 
 
@@ -40,18 +44,18 @@ def pytest_make_collect_report():
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """What the machine can't do is no skip: nobody could make it run there, in CI neither. But it is said."""
-    marked = [item for item in items if item.get_closest_marker("mounts")]
-    if not marked:
-        return
-    # Here, because test_conftest.py lets this file stand alone.
-    from tests.doubles.mounts import lacking  # noqa: PLC0415
-
-    if missing := lacking():
-        items[:] = [item for item in items if item not in marked]
-        config.hook.pytest_deselected(items=marked)
-        config.stash[_LEFT_OUT] = f"{len(marked)} tests of disks that fail were LEFT OUT: this machine lacks {missing}"
+    said = config.stash[_LEFT_OUT] = []
+    for mark, what in _NEEDS.items():
+        marked = [item for item in items if item.get_closest_marker(mark)]
+        if not marked:
+            continue
+        # Here, because test_conftest.py lets this file stand alone.
+        if missing := import_module(f"tests.doubles.{mark}").lacking():
+            items[:] = [item for item in items if item not in marked]
+            config.hook.pytest_deselected(items=marked)
+            said.append(f"{len(marked)} {what} were LEFT OUT: this machine lacks {missing}")
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if said := config.stash.get(_LEFT_OUT, ""):
-        terminalreporter.write_line(said, yellow=True, bold=True)
+    for line in config.stash.get(_LEFT_OUT, []):
+        terminalreporter.write_line(line, yellow=True, bold=True)

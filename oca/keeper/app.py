@@ -27,6 +27,7 @@ from oca.keeper.library import Library, Spawner
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter, new_steering_session
 from oca.keeper.reporting import ReportMetrics
+from oca.keeper.routes import Routes
 from oca.keeper.scrubbing import ScrubMetrics
 from oca.keeper.sources import build_sources, new_session
 from oca.keeper.stocktaker import Stocktaker
@@ -105,8 +106,10 @@ async def run_keeper(
             stocktaker = Stocktaker(steering, index, shelves, library.document, state_dir / "catalogue", time.time)
             to_steering = await stack.enter_async_context(new_steering_session(steering))
             boot = secrets.token_hex(8)
+            routes = Routes(settings.routes, settings.appliance.id)
+            spawner.spawn(routes.run(), "hear routes")
             reporter = Reporter(
-                settings, steering, boot, board, readiness, counters, shelves, rack, stocktaker, to_steering
+                settings, steering, boot, board, readiness, counters, shelves, rack, stocktaker, to_steering, routes
             )
             exporter.registry.register(ReportMetrics(reporter, stocktaker))
             spawner.spawn(stocktaker.run(), "take stock")

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import aiohttp
 import msgspec
@@ -24,6 +24,7 @@ from oca.errors import SettingsError
 from oca.keeper.desk import Counters
 from oca.keeper.gauges import Gauge, Gauges
 from oca.keeper.readiness import Readiness
+from oca.keeper.routes import Routes
 from oca.keeper.stocktaker import Stocktaker
 from oca.report.rates import HitRatio
 from oca.report.replicas import Outcome, Replica, drains
@@ -35,6 +36,7 @@ from oca.store.shelves import Shelves
 from wire.codec import WireError, decode, encode
 from wire.heartbeat import DeviceState, Heartbeat, HeartbeatAnswer
 from wire.holdings import Holdings
+from wire.prefixes import Prefixes
 from wire.steer import Problem
 
 log = logging.getLogger(__name__)
@@ -55,19 +57,6 @@ _MOST_ANSWER: Final = 64 * 1024
 _MOST_WORD: Final = 200
 _MOST_REASONS: Final = 32
 _MOST_DEVICES: Final = 256
-
-
-class Routes(Protocol):
-    """Prefixes that were learned from BGP."""
-
-    @property
-    def version(self) -> int:
-        """0 while there is nothing to tell; grows with each change within one boot."""
-        ...
-
-    def message(self) -> msgspec.Struct:
-        """What `/v1/prefixes` is sent: all of them, with the version."""
-        ...
 
 
 class Unheard(Exception):
@@ -227,10 +216,16 @@ class Reporter:
             bitmap=self._stocktaker.bitmap,
         )
 
+    def _prefixes(self) -> Prefixes:
+        # A replica wants what a heartbeat has spoken of, and what was known once stays known.
+        assert self._routes is not None
+        assert self._routes.message is not None
+        return self._routes.message
+
     def _deliveries(self) -> dict[str, _Delivery]:
         found = {_HOLDINGS: _Delivery(_HOLDINGS, float(self._steering.holdings_interval), self._holdings)}
         if self._routes is not None:
-            found[_PREFIXES] = _Delivery(_PREFIXES, _PREFIXES_APART, self._routes.message)
+            found[_PREFIXES] = _Delivery(_PREFIXES, _PREFIXES_APART, self._prefixes)
         return found
 
     # --- To one replica -----------------------------------------------------------------------------------------------

@@ -112,6 +112,12 @@ def test_the_smallest_settings_are_enough():
         ("[[parents]]\nurl = 'ftp://x'\n", 10, "parents.url", ["http(s)://host:port", "read 'ftp://x'"]),
         ("[[parents]]\nurl = 'http://a'\n[[parents]]\nurl = 'http://[x'\n", 12, "parents.url", ["read 'http://[x'"]),
         ("[[parents]]\nurl = 'http://a:port'\n", 10, "parents.url", ["read 'http://a:port'"]),
+        ("[routes]\nkernel_table = 254\n", 10, "routes.kernel_table", ["read 254", "any but 253, 254 and 255"]),
+        ("[routes]\nkernel_table = 0\n", 10, "routes.kernel_table", ["read 0"]),
+        ("[routes]\nexabgp_feed = 'feed'\n", 10, "routes.exabgp_feed", ["an absolute path"]),
+        ("[routes]\nkernel_table = 9\nexabgp_feed = '/run/x'\n", 11, "routes.exabgp_feed", ["kernel_table is set too"]),
+        ("[routes]\npoll = '10 ms'\n", 10, "routes.poll", ["1 s to 1 h"]),
+        ("[routes]\nmost = 200001\n", 10, "routes.most", ["read 200001"]),
         # Devices that overlap.
         (SECOND.replace("/srv/oca/hdd0", "/srv/oca/nvme0"), 10, "device.path", ["overlap"]),
         (SECOND.replace("/srv/oca/hdd0", "/srv/oca/nvme0/in"), 10, "device.path", ["overlap"]),
@@ -277,7 +283,7 @@ def test_addresses(address, parts):
 def another(kind):
     """A value of this type that is nobody's default."""
     kind = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
-    if typing.get_origin(kind) is types.UnionType:
+    if typing.get_origin(kind) in {types.UnionType, typing.Union}:
         return another(typing.get_args(kind)[0])
     if typing.get_origin(kind) is tuple:
         return (another(typing.get_args(kind)[0]), another(typing.get_args(kind)[0]))

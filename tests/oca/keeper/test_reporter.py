@@ -5,7 +5,6 @@ import contextlib
 import os
 import socket
 
-import msgspec
 import pytest
 
 from oca.counters import COUNTERS_BYTES, ROWS, WORDS
@@ -18,21 +17,18 @@ from oca.store.board import CounterMemory, new_memory
 from tests.doubles.appliance import wait_until
 from tests.doubles.fake_steering import Steering
 from tests.oca.store.stock import Stock
+from wire.codec import decode
+from wire.prefixes import LearnedPrefix, Prefixes, Speaker
 from wire.toml import Seconds
-
-
-class Message(msgspec.Struct):
-    boot: str
-    version: int
 
 
 class Routes:
     """As BGP may have taught us."""
 
     version = 3
-
-    def message(self):
-        return Message("this-boot", self.version)
+    message = Prefixes(
+        appliance="oca-test", version=3, kind=Speaker.KERNEL, prefixes=(LearnedPrefix("198.51.100.0/24"),)
+    )
 
 
 @pytest.fixture
@@ -86,6 +82,6 @@ async def test_prefixes_are_sent_when_steering_wants_them(tmp_path, board, count
             desk.close()
     assert steering.heartbeats[0].prefixes_version == 3
     (sent,) = [told for told in steering.told if told.path == "/v1/prefixes"]
-    assert msgspec.json.decode(sent.body, type=Message) == Message("this-boot", 3)
+    assert decode(sent.body, Prefixes) == Routes.message
     assert sent.authorization is None  # There is no token in the settings: a certificate speaks for us.
     assert sent.appliance == "box"

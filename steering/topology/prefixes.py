@@ -131,7 +131,8 @@ class PrefixTable(Generic[ValueT]):
                 scope = width - apart + 1
         if after >= 0:
             apart = ((after >> 8) ^ number).bit_length()
-            scope = max(scope, width - apart + 1)
+            if scope <= width - apart:
+                scope = width - apart + 1
         if value is not None:
             if network is None:
                 network = family.trie.get_key(address)

@@ -90,7 +90,7 @@ def test_the_smallest_settings_are_enough():
         ("[http]\nmax_header_bytes = 1000\n", 10, "http.max_header_bytes", ["read 1000", "1 KiB to 64 KiB"]),
         ("[http]\nmax_header_bytes = '1 MiB'\n", 10, "http.max_header_bytes", ["read 1048576", "1 KiB to 64 KiB"]),
         # Access.
-        ("[access]\nrequired = true\n", 9, "access.keys", ["a JWKS file is needed"]),
+        ("[access]\nrequired = true\n", 9, "access.keys", ["a JWKS file, or a [steering] that has keys, is needed"]),
         ("[access]\nkeys = 'keys.json'\n", 10, "access.keys", ["read 'keys.json'", "an absolute path"]),
         ("[access]\npublic_paths = ['posters']\n", 10, "access.public_paths", ["read 'posters'"]),
         ("[access]\npublic_paths = ['/x/../y']\n", 10, "access.public_paths", ["read '/x/../y'"]),

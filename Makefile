@@ -51,6 +51,10 @@ bench: $(READY) ## the appliance beside nginx on this machine (needs nginx and w
 bench-store: $(READY) ## what the store's policy misses, writes and remembers, beside those that are well known
 	@exec $(BIN)/python -m tests.bench.store $(ARGS)
 
+.PHONY: bench-steering
+bench-steering: $(READY) ## what steering's decisions, prefixes, DNS and HTTP answers cost (needs wrk)
+	@exec $(BIN)/python -m tests.bench.steering $(ARGS)
+
 .PHONY: soak
 soak: $(READY) ## the long tests: many rounds of kill -9, and the like
 	@exec $(BIN)/pytest -m soak --timeout=3600 $(ARGS)

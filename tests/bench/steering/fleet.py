@@ -96,7 +96,7 @@ async def saved(path: Path, size: Size) -> None:
     await save(path, states(size), time.time())
 
 
-def settings(folder: Path, public: int, fleet: int, admin: int) -> str:
+def settings(folder: Path, public: int, fleet: int, admin: int, dns: int) -> str:
     """TOML for a replica whose limits and log do not stand in the way."""
     return f"""
 [steering]
@@ -107,6 +107,7 @@ base_url = "https://steer.example"
 public = "127.0.0.1:{public}"
 fleet = "127.0.0.1:{fleet}"
 admin = "127.0.0.1:{admin}"
+dns = "127.0.0.1:{dns}"
 [content]
 origin = "https://origin.example"
 [limits]
@@ -114,4 +115,11 @@ trusted_proxies = ["127.0.0.1/32"]
 rate = 1000000
 burst = 1000000
 lag = "10 s"
+[dns]
+zone = "steer.example.net"
+hostmaster = "people@example.net"
+rate_limit = 1000000
+[[dns.name_servers]]
+name = "ns1.steer.example.net"
+addresses = ["127.0.0.1"]
 """

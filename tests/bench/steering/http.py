@@ -16,7 +16,7 @@ from steering.registry.embedded import EmbeddedRegistry
 from tests.bench.machine import BenchError, cores, cpu_seconds, memory
 from tests.bench.processes import Process, accepts, ending, free_port, wait_until
 from tests.bench.report import median, spread, table
-from tests.bench.steering import fleet
+from tests.bench.steering import dns, fleet
 from tests.bench.steering.fleet import Size
 
 LEAST_ANSWERS: Final = 5_000
@@ -54,10 +54,9 @@ def measure(folder: Path, size: Size, seconds: int, rounds: int) -> dict:
         await fleet.saved(state_dir / "view", size)
 
     asyncio.run(prepared())
-    ports = free_port(), free_port(), free_port()
+    public, appliances, admin, resolvers = free_port(), free_port(), free_port(), free_port()
     config = folder / "steering.toml"
-    config.write_text(fleet.settings(folder, *ports))
-    public, _, admin = ports
+    config.write_text(fleet.settings(folder, public, appliances, admin, resolvers))
     began = time.monotonic()
     server = Process(
         "steering",
@@ -80,6 +79,7 @@ def measure(folder: Path, size: Size, seconds: int, rounds: int) -> dict:
                 answers, p50, p99 = _load(folder, urls, public, seconds)
                 runs.append((answers / (cpu_seconds(server.pid) - before), p50, p99))
             result[name] = runs
+        result["dns"] = [dns.loaded(resolvers, server.pid, seconds) for _ in range(rounds)]
         result["memory"] = memory(server.pid).rss
         with urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
             text = answer.read().decode()
@@ -104,6 +104,17 @@ def told(result: dict) -> str:
                 "reached" if rate >= LEAST_ANSWERS else "missed",
             )
         )
+    answers = [load.answers for load in result["dns"]]
+    rows.append(
+        (
+            "DNS",
+            f"{median(answers):,.0f}",
+            spread(answers, 0),
+            f"{median([load.p50 for load in result['dns']]):.2f}",
+            f"{median([load.p99 for load in result['dns']]):.2f}",
+            f"{'reached' if median(answers) >= dns.LEAST_ANSWERS else 'missed'} (≥ {dns.LEAST_ANSWERS:,})",
+        )
+    )
     head = ("asked by", "answers a CPU-second", "min-max", "p50 ms", "p99 ms", f"≥ {LEAST_ANSWERS:,}")
     start, taken = result["start"], result["memory"]
     return (

@@ -1,6 +1,6 @@
 """DNS answers: CPU time of each over loopback and in process, with a ranking that costs nothing.
 
-`python -m tests.bench.steering_dns` prints the rows. `loaded` measures any server that answers for `ZONE`, a whole
+`python -m tests.bench.steering.dns` prints the rows. `loaded` measures any server that answers for `ZONE`, a whole
 replica too. The load is a process of its own: many resolvers, each in a /24 of its own and with one question under way,
 that send the subnets of many clients.
 """
@@ -41,7 +41,7 @@ LEAST_ANSWERS: Final = 8_000
 """A second, on one core, the ranking included."""
 QUERIES: Final = 20_000
 RESOLVERS: Final = 32
-_MODULE: Final = "tests.bench.steering_dns"
+_MODULE: Final = "tests.bench.steering.dns"
 _TITLES: Final = 2_000
 _ROUNDS: Final = 5
 _REPLY_DEADLINE: Final = 5.0

@@ -1,6 +1,6 @@
 """Where a client is, with a million announced prefixes: time to build, memory, and CPU time of a look-up.
 
-`python -m tests.bench.steering_topology [PREFIXES [CITY ASN]]` prints the rows. CITY and ASN are real databases; else
+`python -m tests.bench.steering.topology [PREFIXES [CITY ASN]]` prints the rows. CITY and ASN are real databases; else
 small ones are made whose records are as large as real ones. A process of its own: the memory is only this.
 """
 

@@ -43,6 +43,8 @@ QUERIES: Final = 20_000
 RESOLVERS: Final = 32
 _MODULE: Final = "tests.bench.steering.dns"
 _TITLES: Final = 2_000
+_NETWORKS: Final = 1_000_000
+"""Clients live in /24s from 16.0.0.0 upward."""
 _ROUNDS: Final = 5
 _REPLY_DEADLINE: Final = 5.0
 
@@ -73,7 +75,8 @@ def queries() -> list[bytes]:
     """Titles, each for the subnet of another client, as a large resolver sends them."""
     made = []
     for number in range(QUERIES):
-        subnet = dns.edns.ECSOption(f"{16 + number % 200}.{number >> 8 & 255}.{number & 255}.0", 24)
+        network = number * 7919 % _NETWORKS
+        subnet = dns.edns.ECSOption(f"{16 + (network >> 16)}.{network >> 8 & 255}.{network & 255}.0", 24)
         name = f"film-{number % _TITLES}.films.{ZONE}"
         made.append(dns.message.make_query(name, "A", id=number, payload=1232, options=[subnet]).to_wire())
     return made

@@ -54,6 +54,7 @@ bench-store: $(READY) ## what the store's policy misses, writes and remembers, b
 .PHONY: bench-steering
 bench-steering: $(READY) ## what steering's decisions, prefixes, DNS and HTTP answers cost (needs wrk)
 	@exec $(BIN)/python -m tests.bench.steering $(ARGS)
+
 .PHONY: sim
 sim: $(READY) ## a day of 20 million viewers over 20,000 appliances, beside two simpler ways to steer (10 minutes, plots in build/sim)
 	@exec $(BIN)/python -m tests.bench.sim $(ARGS)

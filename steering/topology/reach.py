@@ -53,6 +53,7 @@ for _reach, _texts in _REGISTRY.items():
     for _text in _texts:
         _TABLE.put(network_of(_text), _reach)
 
+
 def _all_of_octet(octet: int) -> Found[Reach] | None:
     found = _TABLE.find(bytes((octet, 0, 0, 0)))
     return found if found.scope <= 8 else None

@@ -276,11 +276,21 @@ class _Draft:
         for appliance in self._appliances.values():
             if appliance.site not in self._sites:
                 used.setdefault((SITE, appliance.site), []).append(f"appliance {appliance.id}")
+        if any(kind == APPLIANCE for kind, _ in self._touched):
+            self._check_host_names()
         for (kind, name), users in used.items():
             if (kind, name) in self._touched:
                 shown = ", ".join(sorted(users)[:5]) + (", …" if len(users) > 5 else "")
                 raise InventoryError(f"{kind} {name} is still used by {len(users)}: {shown}; remove these first")
             raise InventoryError(f"{users[0]}: there is no {kind} {name!r}")
+
+    def _check_host_names(self) -> None:
+        """Ids are labels of host names, which know no case (steering/dns)."""
+        seen: dict[str, str] = {}
+        for name in self._appliances:
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                raise InventoryError(f"appliances {other} and {name} differ only in case, which DNS does not know")
 
     def _check_parents(self, site: Site) -> None:
         seen = {site.id}
@@ -304,6 +314,8 @@ def _check_prefixes(operator: Operator, sites: list[Site]) -> None:
 
 def _check_appliance(appliance: Appliance) -> None:
     where = f"appliance {appliance.id}"
+    if any(not 1 <= len(label) <= 63 for label in appliance.id.split(".")):
+        raise InventoryError(f"{where}: between its dots an id has 1 to 63 characters, as a host name has")
     if not _is_base(appliance.url):
         raise InventoryError(f"{where}: url {appliance.url!r} is not like https://host or http://host:port")
     if appliance.capacity is not None and appliance.capacity < 1:

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from steering.errors import InventoryError
 from steering.inventory import (
     Allowance,
+    Appliance,
     Inventory,
     InventoryFile,
+    Operator,
     PutAppliance,
     PutOperator,
     PutSite,
@@ -19,6 +21,7 @@ from steering.inventory import (
     RemoveOperator,
     RemoveSite,
     SetWish,
+    Site,
     Source,
     Wish,
     apply,
@@ -438,3 +441,21 @@ def test_a_rate_may_be_written_with_its_unit():
         {"type": "put-appliance", "appliance": {"id": "a", "site": "s", "url": "https://a", "capacity": "2 Gbit/s"}}
     )
     assert decode_change(body).appliance.capacity == 2 * GBIT
+
+
+@pytest.mark.parametrize("name", ["a..b", "a.", "a" * 64])
+def test_an_appliance_that_could_not_be_a_host_name_is_refused(name):
+    before = apply(Inventory(), PutOperator(Operator(id="isp")), PutSite(_lisbon()))
+    with pytest.raises(InventoryError, match="1 to 63 characters"):
+        apply(before, PutAppliance(Appliance(id=name, site="lis", url="https://x.example")))
+
+
+def test_appliances_that_differ_only_in_case_are_refused():
+    before = apply(Inventory(), PutOperator(Operator(id="isp")), PutSite(_lisbon()))
+    one = apply(before, PutAppliance(Appliance(id="Box", site="lis", url="https://x.example")))
+    with pytest.raises(InventoryError, match="only in case"):
+        apply(one, PutAppliance(Appliance(id="bOX", site="lis", url="https://y.example")))
+
+
+def _lisbon():
+    return Site(id="lis", operator="isp", latitude=38.7, longitude=-9.1, country="PT")

@@ -257,15 +257,15 @@ class Fleet:
         if member is None:
             raise Unrecognised(f"the inventory knows no appliance {heartbeat.appliance!r}")
         known = member.heartbeat
-        if known is not None:
-            if known.boot == heartbeat.boot and heartbeat.sequence <= known.sequence:
-                return self._answer(member), []
-            if known.boot != heartbeat.boot:
-                if heartbeat.boot == member.boot_before:
-                    return self._answer(member), []
-                member.boot_before = known.boot
-        self._fade(member, heartbeat, now)
+        if known is not None and known.boot == heartbeat.boot and heartbeat.sequence <= known.sequence:
+            return self._answer(member), []
         is_late = member.heard_at is not None and now - member.heard_at > self._patience.quiet_after
+        if known is not None and known.boot != heartbeat.boot:
+            # Under way while the appliance started anew. But should that one fall silent, any word is welcome.
+            if heartbeat.boot == member.boot_before and not is_late:
+                return self._answer(member), []
+            member.boot_before = known.boot
+        self._fade(member, heartbeat, now)
         member.heartbeat = heartbeat
         member.heard_at = now
         member.is_live = True

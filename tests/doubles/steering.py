@@ -15,6 +15,7 @@ from typing import Any
 from tests.doubles.appliance import PATIENCE, Got, Metrics, as_toml, free_port, wait_until
 
 SECRET = "a-token-that-all-speaking-appliances-share"
+_BOOTS = itertools.count(1)
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
 
 
@@ -52,7 +53,7 @@ class Speaker:
     replica: "Replica"
     name: str
     token: str = SECRET
-    boot: str = "boot-1"
+    boot: str = field(default_factory=lambda: f"boot-{next(_BOOTS)}")
     said: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

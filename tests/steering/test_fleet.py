@@ -221,6 +221,14 @@ def test_under_another_boot_numbers_begin_again_and_the_old_boot_is_heard_no_mor
     assert clock.standing() is Standing.SERVING
 
 
+def test_a_boot_that_was_before_is_heard_again_when_the_other_falls_silent():
+    clock = Clockwork().serve()
+    clock.beat(boot="b2", sequence=1)
+    clock.now += 9
+    clock.fleet.hear(heartbeat(boot="b1", sequence=1), clock.now)
+    assert clock["a1"].heartbeat.boot == "b1"
+
+
 def test_replayed_heartbeats_keep_nobody_alive():
     clock = Clockwork().serve()
     last = clock["a1"].heartbeat

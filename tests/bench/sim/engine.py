@@ -6,9 +6,9 @@ What is simplified, and what is not:
   of its site at most; and 2 % where that could matter, for its site carries more than 65 % or something happens in its
   country. They come one after the other within two minutes, as long as it takes until the next session of a market.
 - Time goes in steps of 5 s, the interval of heartbeats; from just before an outage begins or ends, or a crowd comes,
-  in steps of 1 s for some minutes. In the steps of 5 s only appliances speak whose load has changed: the heartbeats of
-  the others would say what the last one said. Nobody can fall silent then, so the fleet's `tick` is called in the
-  steps of 1 s only, and there everybody speaks every 5 s.
+  in steps of 1 s for some minutes. In the steps of 5 s only appliances speak whose load has changed or to whom players
+  were assigned of late: the heartbeats of the others would say what the last one said and change nothing. Nobody can
+  fall silent then, so the fleet's `tick` is called in the steps of 1 s only, and there everybody speaks every 5 s.
 - A playing player asks again every 51 to 60 s. Where `Policy.stays` proves that the answer would be what it was, the
   question is not put (`ask_all` puts it).
 - An appliance that is gone sends nothing. Its players need 2 to 10 s to believe it, then take the next place of the
@@ -26,7 +26,7 @@ from typing import Final
 
 import numpy as np
 
-from steering.ranking import Proximity
+from steering.topology.distance import Proximity
 from tests.bench.sim.policies import ORIGIN, Policy, Ruler
 from tests.bench.sim.workload import DAY, EXPECTED_BPS, LEAD, Sessions
 from tests.bench.sim.world import VARIANTS
@@ -345,10 +345,10 @@ class Day:
                 if not self._alive[row] or appliance == ORIGIN or not self._is_gone[appliance]:
                     continue
                 self.outcome.failovers += float(self._weight[row])
-                near = self._ruler.near(int(self._place[row]))
+                place = int(self._place[row])
                 for option in self._options[row].tolist():
                     if option != ORIGIN and not self._is_gone[option]:
-                        self._go(row, option, *near[int(self._world.site_of[option])])
+                        self._go(row, option, *self._ruler.distance(place, int(self._world.site_of[option])))
                         break
                 else:
                     self._go(row, ORIGIN, _CLASSES, 0.0)
@@ -410,8 +410,8 @@ class Day:
             self._policy.tick(float(now))
         else:
             changed = np.nonzero(self._is_dirty & ~self._is_gone)[0]
-            self._policy.hear(changed, self.load, float(now))
             self._is_dirty[:] = False
+            self._is_dirty[self._policy.hear(changed, self.load, float(now))] = True
 
     # --- What is seen ---
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 
-from steering.ranking import Proximity
+from steering.topology.distance import Proximity
 from tests.bench.sim.engine import Snapshot
 from tests.bench.sim.policies import ORIGIN, Ruler
 from tests.bench.sim.world import VARIANTS
@@ -87,7 +87,7 @@ def optimum(ruler: Ruler, seen: Snapshot, countries: tuple[str, ...], limit: flo
     flow = solved.x[:count] * 1e9
     total = float(demand.sum())
     mine = [
-        ruler.near(place)[int(site)]
+        ruler.distance(place, int(site))
         for place, site in zip(seen.place[chosen].tolist(), world.site_of[seen.appliance[chosen]].tolist(), strict=True)
     ]
     bps = seen.bps[chosen]

@@ -18,9 +18,10 @@ from pyroaring import BitMap
 from steering.decisions import Ask, Decider, Way, _network
 from steering.fleet import Content, Fleet, content_of
 from steering.names import mixed
-from steering.neighbourhood import Neighbourhood, rtt
-from steering.ranking import Proximity, Rules
+from steering.neighbourhood import Neighbourhood
+from steering.ranking import Rules
 from steering.standing import KEEPS_OLD, TAKES_NEW, Patience, Standing
+from steering.topology.distance import KM_PER_MS, WAYS, Proximity, great_circle_km, rtt_ms
 from tests.bench.sim.workload import TITLES, popularity
 from tests.bench.sim.world import VARIANTS, World
 from wire.heartbeat import Heartbeat
@@ -31,6 +32,10 @@ OPTIONS: Final = 4
 _HEAD: Final = 0.45
 """Of what is watched, titles that every appliance holds; of the others each site has one copy."""
 _CLASSES: Final = len(Proximity)
+_SETTLED: Final = 0.003
+"""Of an appliance's capacity: less than this, of what was assigned and does not show yet, is nothing."""
+_PREPARE: Final = 30.0
+"""Seconds between two lists of the regions."""
 
 
 class Choice(NamedTuple):
@@ -58,7 +63,9 @@ class Policy(Protocol):
     def why(self, current: int) -> str:
         """Why the last choice was not to stay on `current`."""
 
-    def hear(self, appliances: np.ndarray, load: np.ndarray, now: float) -> None: ...
+    def hear(self, appliances: np.ndarray, load: np.ndarray, now: float) -> np.ndarray:
+        """Heartbeats of these. Those of them whose next one will change something even if it says the same."""
+
     def restarted(self, appliances: np.ndarray) -> None: ...
     def tick(self, now: float) -> None: ...
 
@@ -93,6 +100,18 @@ class Ruler:
             self.best_class[place] = min(kind for kind, _ in known.values())
         return known
 
+    def distance(self, place: int, site: int) -> tuple[int, float]:
+        """Kind and milliseconds, also to a site that is not near."""
+        known = self.near(place).get(site)
+        if known is not None:
+            return known
+        there = self.world.inventory.sites[self.world.site_names[site]]
+        here = self.world.wheres[place]
+        if here.latitude is None or here.longitude is None:
+            return int(Proximity.ANYWHERE), rtt_ms(None, Proximity.ANYWHERE)
+        km = great_circle_km(there.latitude, there.longitude, here.latitude, here.longitude)
+        return int(Proximity.PLACE), rtt_ms(km, Proximity.PLACE)
+
 
 class Ours:
     """Fleet, neighbourhood and decider as they run in a replica, without sockets around them."""
@@ -120,13 +139,15 @@ class Ours:
         count = len(world.names)
         self._utilisation = np.zeros(count)
         self._keeps = np.zeros(count, bool)
-        self._fetch = (1.0 - np.floor(self._hit_ratio * 10.0) * 0.1) * rules.fetch_penalty
+        self._unreported = np.zeros(count)
+        self._prepared_at = -math.inf
         self._everyone = np.arange(count)
         self._fill()
         # They were there yesterday: each has joined, and its slow start is over.
         for again in range(self._patience.rise):
             self.hear(self._everyone, np.zeros(count), start - self._patience.ramp - 60.0 + 5.0 * again)
         self.hear(self._everyone, np.zeros(count), start)
+        self._fetch = (1.0 - np.array([member.hits_here for member in self._members])) * rules.fetch_penalty
 
     def _fill(self) -> None:
         """The head everywhere; of each other title a copy at each site, on the appliance that a hash names."""
@@ -155,14 +176,18 @@ class Ours:
         )
         decision = self._decision = self._decider.decide(ask, ruler.world.wheres[place], now)
         assert decision.ranking is not None
-        if not decision.ranking.ranked:
-            return Choice((), _CLASSES, 0.0)
         number = self._number
         options = [number[target.id] for target in decision.targets[:-1]]
-        first = decision.ranking.ranked[0].candidate
-        chosen = options[0]
-        self._utilisation[chosen] = self._members[chosen].utilisation
-        return Choice(options, int(first.proximity), first.rtt)
+        for appliance in (current, *options[:1]):
+            if appliance != ORIGIN:
+                self._utilisation[appliance] = self._members[appliance].utilisation
+        if decision.ranking.ranked:
+            first = decision.ranking.ranked[0].candidate
+            return Choice(options, int(first.proximity), first.rtt)
+        if options:
+            # From the region's list.
+            return Choice(options, *ruler.distance(place, int(ruler.world.site_of[options[0]])))
+        return Choice((), _CLASSES, 0.0)
 
     def why(self, current: int) -> str:
         decision = self._decision
@@ -172,6 +197,8 @@ class Ours:
         for candidate, bar in decision.ranking.rejected:
             if candidate.appliance == name:
                 return bar.value
+        if not decision.ranking.ranked:
+            return "unlisted"
         best = decision.ranking.ranked[0]
         mine = next((row for row in decision.ranking.ranked if row.candidate.appliance == name), None)
         if mine is None:
@@ -219,7 +246,7 @@ class Ours:
                     return True
         return False
 
-    def hear(self, appliances: np.ndarray, load: np.ndarray, now: float) -> None:
+    def hear(self, appliances: np.ndarray, load: np.ndarray, now: float) -> np.ndarray:
         self._sequence += 1
         members = self._members
         sent = np.minimum(load[appliances], self._capacity[appliances]).astype(np.int64).tolist()
@@ -241,6 +268,11 @@ class Ours:
             )
             self._utilisation[appliance] = member.utilisation
             self._keeps[appliance] = member.standing in KEEPS_OLD
+            self._unreported[appliance] = member.assigned_bps
+        if now >= self._prepared_at + _PREPARE:
+            self._prepared_at = now
+            self._decider.prepare()
+        return appliances[np.abs(self._unreported[appliances]) > _SETTLED * self._capacity[appliances]]
 
     def restarted(self, appliances: np.ndarray) -> None:
         for appliance in appliances.tolist():
@@ -296,13 +328,14 @@ class Blind:
     def why(self, current: int) -> str:
         return "lost" if self._is_lost[current] else "back"
 
-    def hear(self, appliances: np.ndarray, load: np.ndarray, now: float) -> None:
+    def hear(self, appliances: np.ndarray, load: np.ndarray, now: float) -> np.ndarray:
         self._heard[appliances] = now
         self._well[appliances] += 1
         back = appliances[self._is_lost[appliances] & (self._well[appliances] >= self._patience.rise)]
         if len(back):
             self._is_lost[back] = False
             self._epoch += 1
+        return appliances[:0]
 
     def restarted(self, appliances: np.ndarray) -> None:
         """Nothing of before is remembered."""
@@ -335,12 +368,16 @@ class Blind:
 def nearest(ruler: Ruler, seed: int, start: float) -> Blind:
     """The site that is nearest on the map, to 50 km, of those that may serve the client; there, anybody."""
     dice = random.Random(seed)
-    beginning = [rtt(0.0, kind) for kind in Proximity]
 
     def sites(place: int) -> list[int]:
         near = ruler.near(place)
-        # 50 km are 0.85 ms.
-        return sorted(near, key=lambda site: (round((near[site][1] - beginning[near[site][0]]) / 0.85), near[site]))
+
+        def distance(site: int) -> tuple[int, tuple[int, float]]:
+            kind, rtt = near[site]
+            way = WAYS[Proximity(kind)]
+            return round((rtt - way.ms) / way.inflation * KM_PER_MS / 50.0), near[site]
+
+        return sorted(near, key=distance)
 
     def inside(live: list[int], title: int, current: int) -> list[int]:
         turn = live.index(current) if current in live else dice.randrange(len(live))

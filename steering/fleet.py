@@ -41,6 +41,9 @@ and what leaves by the network cards is told as the mean of five seconds. Half i
 _MOST_LEAVE: Final = 0.25
 """Of what an appliance reported, so much may count as sent away before it says so itself: what a player tells of its
 place and speed is not proved."""
+_BRIM: Final = 0.98
+"""Reported utilisation from which nobody knows how much more is asked for: a full line says "full", be it asked for its
+whole or for three times that. Who was sent away then counts only once the appliance reports less."""
 _CALM: Final = 15.0
 """Seconds over which processors count, as a time constant: they are busy for a moment with a scrub or a restart, and
 nobody's film waits for that."""
@@ -303,7 +306,7 @@ class Fleet:
         """
         member = self.members.get(appliance)
         if member is not None:
-            least = -_MOST_LEAVE * member.reported * member.capacity_bps
+            least = -_MOST_LEAVE * member.reported * member.capacity_bps if member.reported < _BRIM else 0.0
             member.assigned_bps = max(member.assigned_bps + bps, min(member.assigned_bps, least))
             member.expected_bps = max(0.0, member.expected_bps + bps)
             member.carries()

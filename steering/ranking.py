@@ -79,6 +79,9 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True):
     """And at which players that are there are moved away."""
     near: float = 3.0
     """Milliseconds within which costs count as the same."""
+    beside: float = 0.3
+    """And milliseconds of distance, which is 20 km: what is farther than the cheapest by more is not its equal, or
+    titles would be at home 200 km away as often as in town."""
     spread: float = 0.25
     """How much more than the mean of its equals an appliance may carry before it comes after them."""
     idle: float = 0.30
@@ -191,8 +194,10 @@ def _ordered(rows: list[Ranked], key: int, rules: Rules) -> list[Ranked]:
     """One class: first the near-equals of the cheapest, by rendezvous and with bounded load, then the rest by cost."""
     if len(rows) == 1:
         return rows
-    limit = min(row.cost for row in rows) + rules.near
-    equals = [row for row in rows if row.cost <= limit]
+    cheapest = min(rows, key=_by_cost)
+    limit = cheapest.cost + rules.near
+    farthest = cheapest.candidate.rtt + rules.beside
+    equals = [row for row in rows if row.cost <= limit and row.candidate.rtt <= farthest]
     if len(equals) == 1:
         rows.sort(key=_by_cost)
         return rows
@@ -210,7 +215,8 @@ def _ordered(rows: list[Ranked], key: int, rules: Rules) -> list[Ranked]:
         ordered.append(Ranked(candidate, row.miss, row.fetch, row.load, row.cost, score, True, busy))
     ordered.sort(key=_by_place)
     if len(equals) < len(rows):
-        ordered += sorted((row for row in rows if row.cost > limit), key=_by_cost)
+        others = [row for row in rows if row.cost > limit or row.candidate.rtt > farthest]
+        ordered += sorted(others, key=_by_cost)
     return ordered
 
 

@@ -243,7 +243,7 @@ def _check(settings: Settings, document: Document) -> None:
 
 
 def _check_rules(rules: Rules, document: Document) -> None:
-    for name in ("fetch_penalty", "load_delay", "near", "spread", "move_gain"):
+    for name in ("fetch_penalty", "load_delay", "near", "beside", "spread", "move_gain"):
         if not 0 <= getattr(rules, name) <= 100_000:
             raise document.refused(["ranking", name], f"read {getattr(rules, name)}; allowed: 0 to 100000")
     if not 0 < rules.idle <= rules.hard_limit <= rules.leave_limit < 1:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from steering.errors import Unrecognised
-from steering.inventory import Inventory, Operator
+from steering.inventory import Appliance, Inventory, Operator
 from steering.topology.acceptance import Accepted, Gate, Rejection, Rules
 from steering.topology.prefixes import Announced, Network, Source, network_of
 from wire.prefixes import Prefixes
@@ -43,17 +43,24 @@ class Announcements:
                 self._replace(source, [])
                 self.reported.pop(source.appliance, None)
 
-    def report(self, message: Prefixes) -> Accepted:
-        """What an appliance learned: all of it, in place of what it reported before. Raises `Unrecognised` for one that
-        the inventory does not know.
+    def judge(self, message: Prefixes) -> Accepted:
+        """What of a report is accepted. It changes nothing, and may run in a thread: 200,000 routes take a second.
+        Raises `Unrecognised` for an appliance that the inventory does not know.
         """
-        entry = self._inventory.appliances.get(message.appliance)
+        entry = self._entry(message.appliance)
+        return self._gate(self._inventory.operator_of(entry.site)).accept(message.prefixes)
+
+    def take(self, appliance: str, accepted: Accepted) -> None:
+        """What an appliance learned, in place of what it reported before. Raises as `judge`."""
+        entry = self._entry(appliance)
+        self._replace(Source(entry.site, appliance), accepted.networks)
+        self.reported[appliance] = accepted
+
+    def _entry(self, appliance: str) -> Appliance:
+        entry = self._inventory.appliances.get(appliance)
         if entry is None:
-            raise Unrecognised(f"the inventory knows no appliance {message.appliance!r}")
-        accepted = self._gate(self._inventory.operator_of(entry.site)).accept(message.prefixes)
-        self._replace(Source(entry.site, message.appliance), accepted.networks)
-        self.reported[message.appliance] = accepted
-        return accepted
+            raise Unrecognised(f"the inventory knows no appliance {appliance!r}")
+        return entry
 
     def rejected(self) -> Counter[Rejection]:
         """Routes of the last reports that were refused, by reason."""

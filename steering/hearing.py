@@ -6,6 +6,7 @@ message that names another is refused.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -102,7 +103,8 @@ class Hearing:
         appliance = self._speaker(request)
         prefixes = await message(request, Prefixes, learned.MOST_BYTES)
         _check_same(appliance, prefixes.appliance)
-        accepted = self._announcements.report(prefixes)
+        accepted = await asyncio.to_thread(self._announcements.judge, prefixes)
+        self._announcements.take(appliance, accepted)
         self._fleet.learned_prefixes(appliance, prefixes.version)
         self.counts[Heard.PREFIXES] += 1
         return answer(

@@ -494,8 +494,8 @@ class Index:
 
     def _pledge(self, txn: Txn, prefix: bytes, until: float) -> None:
         for key, packed in list(_starting(txn, self._extents, prefix)):
-            extent = msgspec.structs.replace(decode_extent(packed), pledged_until=until)
-            txn.put(key, encode(extent), db=self._extents)
+            before = decode_extent(packed)
+            self._put_extent(txn, key, before, msgspec.structs.replace(before, pledged_until=until))
 
     def _move_extent(self, txn: Txn, change: MoveExtent, dropped: Dropped) -> None:
         packed = txn.get(change.key, db=self._extents)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import maxminddb
 from msgspec import Struct
 
+from steering.errors import SteeringError
 from steering.topology.geo import NOWHERE, asn_of, place_of
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Status(Struct, frozen=True):
     """Look-ups that met damage."""
 
 
-class ReaderMissing(RuntimeError):
+class ReaderMissing(SteeringError):
     """maxminddb came without its C reader; its Python one is too slow to steer by."""
 
 

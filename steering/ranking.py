@@ -55,7 +55,7 @@ class Reason(StrEnum):
     HOME = "home"
     """Of those that cost the same, the one on which this content belongs."""
     SPREAD = "spread"
-    """Its home is busier than the others; this is the next."""
+    """Its home is too busy for that; this is the next."""
     OVERFLOW = "overflow"
     """Nearer classes are full or away."""
     LISTED = "listed"
@@ -77,6 +77,9 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True):
     """Utilisation at which an appliance takes no new players."""
     leave_limit: float = 0.95
     """And at which players that are there are moved away."""
+    return_limit: float = 0.80
+    """And below which it calls players from where they are: were it the hard limit, those that were moved away from a
+    full one would be called back by the next heartbeat that tells a percent less."""
     near: float = 3.0
     """Milliseconds within which costs count as the same."""
     beside: float = 0.3
@@ -141,7 +144,8 @@ class Ranked(Struct, frozen=True, gc=False):
 
 class Ranking(Struct, frozen=True, gc=False):
     ranked: tuple[Ranked, ...]
-    """All eligible ones, the best first; the answer names the first few."""
+    """All eligible ones, the best first; the answer names the first few. Who plays may stand first, on the one where
+    it is or the one that calls it away: the others keep their order."""
     rejected: tuple[tuple[Candidate, Bar], ...]
     """The nearest class first."""
     reason: Reason
@@ -173,11 +177,16 @@ def rank(question: Question, candidates: Sequence[Candidate], rules: Rules, seed
         ranked += _ordered(classes[proximity], question.content ^ seed, rules)
     if not ranked:
         return Ranking((), tuple(rejected), Reason.ONLY_ORIGIN)
-    reason = _reason(ranked, rejected)
-    if current is not None and ranked[0].candidate.appliance != current and _stays(ranked, current, rules):
-        ranked.sort(key=lambda row: row.candidate.appliance != current)
-        reason = Reason.STAYS
-    return Ranking(tuple(ranked), tuple(rejected), reason)
+    if current is not None and ranked[0].candidate.appliance != current:
+        mine = next((row for row in ranked if row.candidate.appliance == current), None)
+        if mine is not None:
+            better = next((row for row in ranked if _pays(row, mine, rules)), None)
+            first = better or mine
+            if first is not ranked[0]:
+                ranked.sort(key=lambda row: row is not first)
+            if better is None:
+                return Ranking(tuple(ranked), tuple(rejected), Reason.STAYS)
+    return Ranking(tuple(ranked), tuple(rejected), _reason(ranked, rejected))
 
 
 def chosen(ranking: Ranking, count: int) -> tuple[Ranked, ...]:
@@ -232,13 +241,15 @@ def _by_class(row: tuple[Candidate, Bar]) -> tuple[int, str]:
     return row[0].proximity, row[0].appliance
 
 
-def _stays(ranked: list[Ranked], current: str, rules: Rules) -> bool:
-    """Whether a playing client should be left where it is. Nearer classes pull, and so does a gain that pays."""
-    mine = next((row for row in ranked if row.candidate.appliance == current), None)
-    if mine is None:
+def _pays(row: Ranked, mine: Ranked, rules: Rules) -> bool:
+    """Whether a playing client should leave where it is for this. Nearer classes call, and so does a gain that pays."""
+    candidate = row.candidate
+    if candidate.utilisation >= rules.return_limit:
         return False
-    best = ranked[0]
-    return mine.candidate.proximity == best.candidate.proximity and mine.cost - best.cost < rules.move_gain
+    proximity = mine.candidate.proximity
+    return candidate.proximity < proximity or (
+        candidate.proximity == proximity and mine.cost - row.cost >= rules.move_gain
+    )
 
 
 def _reason(ranked: list[Ranked], rejected: list[tuple[Candidate, Bar]]) -> Reason:
@@ -248,7 +259,7 @@ def _reason(ranked: list[Ranked], rejected: list[tuple[Candidate, Bar]]) -> Reas
         return Reason.OVERFLOW
     peers = [row for row in ranked[1:] if row.candidate.proximity == proximity]
     if first.equal:
-        is_home = not any(row.busy and row.score > first.score for row in peers)
+        is_home = not any(row.equal and row.score > first.score for row in peers)
         return Reason.HOME if is_home else Reason.SPREAD
     if first.candidate.held > 0 and any(
         row.candidate.held < first.candidate.held and row.candidate.rtt <= first.candidate.rtt for row in peers

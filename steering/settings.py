@@ -246,9 +246,10 @@ def _check_rules(rules: Rules, document: Document) -> None:
     for name in ("fetch_penalty", "load_delay", "near", "beside", "spread", "move_gain"):
         if not 0 <= getattr(rules, name) <= 100_000:
             raise document.refused(["ranking", name], f"read {getattr(rules, name)}; allowed: 0 to 100000")
-    if not 0 < rules.idle <= rules.hard_limit <= rules.leave_limit < 1:
+    if not 0 < rules.idle <= rules.return_limit <= rules.hard_limit <= rules.leave_limit < 1:
         raise document.refused(
-            ["ranking", "hard_limit"], "allowed: 0 < idle <= hard_limit <= leave_limit < 1 (shares of the capacity)"
+            ["ranking", "hard_limit"],
+            "allowed: 0 < idle <= return_limit <= hard_limit <= leave_limit < 1 (shares of the capacity)",
         )
     if not 1 <= rules.options <= 16:
         raise document.refused(["ranking", "options"], f"read {rules.options}; allowed: 1 to 16")

@@ -142,6 +142,10 @@ P, N, L = Proximity.PREFIX, Proximity.NETWORK, Proximity.PLACE
         ([box("a1", rtt=10), box("b1", rtt=50.1)], "b1", "a1", Reason.NEAREST),
         ([box("a1", rtt=10), box("b1", rtt=20)], "a1", "a1", Reason.NEAREST),
         ([box("a1", rtt=10, proximity=N), box("b1", rtt=1)], "b1", "a1", Reason.NEAREST),
+        ([box("a1", proximity=N, utilisation=0.79), box("b1")], "b1", "a1", Reason.NEAREST),
+        ([box("a1", proximity=N, utilisation=0.80), box("b1")], "b1", "b1", Reason.STAYS),
+        ([box("a1", proximity=N, utilisation=0.80), box("b1")], None, "a1", Reason.NEAREST),
+        ([box("a1", rtt=10, utilisation=0.85), box("b1", rtt=90)], "b1", "b1", Reason.STAYS),
         ([box("a1", rtt=10), box("b1", rtt=20, utilisation=0.95)], "b1", "a1", Reason.NEAREST),
         ([box("a1", rtt=10), box("b1", rtt=20)], "gone", "a1", Reason.NEAREST),
         ([box("a1", bar=Bar.DRAINING)], "a1", None, Reason.ONLY_ORIGIN),
@@ -163,6 +167,17 @@ def test_among_equals_the_home_of_the_content_is_first_and_who_is_too_busy_gives
     assert names(busy) == [second, third, first]
     assert busy.reason is Reason.SPREAD
     assert [row.busy for row in busy.ranked] == [False, False, True]
+
+
+def test_who_is_called_back_goes_to_the_next_that_has_room_if_the_home_has_not():
+    rows = [box(name, proximity=N) for name in ("a1", "b1", "c1")]
+    first, second, third = names(ranked(*rows, content=TITLES[0]))
+    loads = {first: 0.81, second: 0.79, third: 0.79}
+    filled = [box(name, proximity=N, utilisation=loads[name]) for name in loads]
+    anew = ranked(*filled, box("d1"), content=TITLES[0])
+    assert (names(anew)[0], anew.reason) == (first, Reason.HOME)
+    called = ranked(*filled, box("d1"), content=TITLES[0], current="d1")
+    assert (names(called), called.reason) == ([second, first, third, "d1"], Reason.SPREAD)
 
 
 def test_while_all_are_idle_nobody_is_too_busy():
@@ -270,9 +285,12 @@ def test_the_order_of_the_rows_does_not_matter(question, rows, dice):
 
 
 @given(QUESTIONS, ROWS)
-def test_no_farther_class_stands_before_a_nearer_one(question, rows):
+def test_no_farther_class_stands_before_a_nearer_one_but_where_a_player_stays(question, rows):
     ranking = rank(question, rows, RULES, SEED)
     proximities = [row.candidate.proximity for row in ranking.ranked]
+    if ranking.reason is Reason.STAYS:
+        assert names(ranking)[0] == question.current
+        del proximities[0]
     assert proximities == sorted(proximities)
 
 
@@ -288,7 +306,9 @@ def test_a_player_is_moved_only_for_a_reason(content, rows):
         best = ranking.ranked[0]
         if best is not mine:
             is_nearer = best.candidate.proximity < mine.candidate.proximity
-            assert is_nearer or mine.cost - best.cost >= RULES.move_gain
+            is_as_near = best.candidate.proximity == mine.candidate.proximity
+            assert is_nearer or (is_as_near and mine.cost - best.cost >= RULES.move_gain)
+            assert best.candidate.utilisation < RULES.return_limit
         elif names(anew)[:1] == [current.appliance]:
             assert ranking.reason is anew.reason
 

@@ -354,6 +354,14 @@ def test_who_is_sent_away_is_counted_off_but_not_on_the_word_of_players_alone():
     assert clock["a1"].utilisation == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize(("reported", "after"), [(0.97, 0.87), (0.98, 0.98), (1.0, 1.0)])
+def test_of_a_full_line_nobody_knows_how_much_more_was_asked_for(reported, after):
+    clock = Clockwork(PATIENCE, site(), appliance(capacity=10 * GBIT)).serve()
+    clock.beat(egress_bps=int(reported * 10 * GBIT))
+    clock.fleet.assign("a1", -GBIT)
+    assert clock["a1"].utilisation == pytest.approx(after)
+
+
 @given(st.lists(st.floats(-1e12, 1e12), max_size=30), st.floats(0, 2e10))
 def test_whatever_is_assigned_the_load_stays_a_number_from_zero(amounts, egress):
     clock = Clockwork(PATIENCE, site(), appliance(capacity=10 * GBIT))

@@ -122,6 +122,14 @@ def test_those_that_differ_by_more_come_in_the_order_of_their_cost():
     assert names(ranked(*rows)) == ["b1", "d1", "c1", "a1"]
 
 
+@pytest.mark.parametrize(("farther", "is_equal"), [(0.0, True), (0.3, True), (0.31, False), (2.0, False)])
+def test_who_is_twenty_kilometres_farther_is_not_an_equal(farther, is_equal):
+    ranking = ranked(box("a1", rtt=10.0, hit_ratio=1.0), box("b1", rtt=10.0 + farther, hit_ratio=1.0))
+    assert {row.equal for row in ranking.ranked} == {is_equal}
+    homes = {home([row.candidate for row in ranking.ranked], title) for title in TITLES[:50]}
+    assert homes == ({"a1", "b1"} if is_equal else {"a1"})
+
+
 # --- Reasons ---
 
 P, N, L = Proximity.PREFIX, Proximity.NETWORK, Proximity.PLACE

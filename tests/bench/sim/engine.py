@@ -6,11 +6,11 @@ What is simplified, and what is not:
   of its site at most; and 2 % where that could matter, for its site carries more than 65 % or something happens in its
   country. They come one after the other within two minutes, as long as it takes until the next session of a market.
 - Time goes in steps of 5 s, the interval of heartbeats; from just before an outage begins or ends, or a crowd comes,
-  in steps of 1 s for some minutes. In the steps of 5 s only appliances speak whose load has changed or to whom players
-  were assigned of late: the heartbeats of the others would say what the last one said and change nothing. Nobody can
+  in steps of 1 s for some minutes. In the steps of 5 s only appliances speak whose load has changed, and once more 15 s
+  later if players were assigned to them: the heartbeats of the others would say what the last one said. Nobody can
   fall silent then, so the fleet's `tick` is called in the steps of 1 s only, and there everybody speaks every 5 s.
-- A playing player asks again every 51 to 60 s. Where `Policy.stays` proves that the answer would be what it was, the
-  question is not put (`ask_all` puts it).
+- A playing player asks again every 51 to 60 s. Where `Policy.stays` proves that the answer would be to stay, the
+  question is not put (`ask_all` puts it), and the list that the player has for an emergency stays the older one.
 - An appliance that is gone sends nothing. Its players need 2 to 10 s to believe it, then take the next place of the
   list they have; so does one that was sent there before steering knew.
 - What an appliance is asked for beyond its capacity nobody gets (`unserved`). Players do not choose lower bitrates.
@@ -34,6 +34,7 @@ from tests.bench.sim.world import VARIANTS
 STEP: Final = 5
 _TTL: Final = 60
 _JITTER: Final = 0.15
+_LEAST_TTL: Final = round(_TTL * (1.0 - _JITTER))
 _RING: Final = 128
 _BEFORE: Final = 20
 """Seconds of small steps before something happens."""
@@ -47,6 +48,8 @@ _LOOK: Final = 30
 _FINE: Final = 0.02
 _COARSE: Final = 0.08
 _SPREAD: Final = 120
+_SETTLE: Final = 15
+"""Seconds until an appliance to which players were assigned speaks again, if its load stays what it is."""
 _MOST_PIECES: Final = 16
 _HOT: Final = 0.65
 _CLASSES: Final = len(Proximity)
@@ -118,6 +121,8 @@ class Outcome:
     highest_with_room: float = 0.0
     decisions: int = 0
     questions: int = 0
+    mistaken: int = 0
+    """Players of whom `Policy.stays` was sure and who were moved: counted with `ask_all`."""
     samples: dict[str, Snapshot] = field(default_factory=dict)
 
 
@@ -174,10 +179,15 @@ class Day:
         self._rows = 0
         self._make_room(len(played) + 1024)
         self._due: list[list[int]] = [[] for _ in range(_RING)]
+        """Rows that ask again in a second: those that asked by themselves, and"""
+        self._due_together: list[list[np.ndarray]] = [[] for _ in range(_RING)]
+        """those that did so with others."""
         self._ends: defaultdict[int, list[int]] = defaultdict(list)
         self._failing: defaultdict[int, list[int]] = defaultdict(list)
         self._coming: defaultdict[int, list[tuple[int, int, float, float, int]]] = defaultdict(list)
         self._moved: Counter[str] = Counter()
+        self._unsettled: dict[int, np.ndarray] = {}
+        self._highest_lately = 0.0
 
     def run(self) -> Outcome:
         played = self._played
@@ -354,27 +364,43 @@ class Day:
                     self._go(row, ORIGIN, _CLASSES, 0.0)
 
     def _ask_again(self, now: int, step: int) -> None:
-        due: list[int] = []
+        together: list[np.ndarray] = []
         for second in range(now, now + step):
-            due += self._due[second % _RING]
-            self._due[second % _RING] = []
-        if not due:
+            slot = second % _RING
+            together += self._due_together[slot]
+            if self._due[slot]:
+                together.append(np.array(self._due[slot]))
+            self._due_together[slot] = []
+            self._due[slot] = []
+        if not together:
             return
-        rows = np.array(due)
+        rows = np.concatenate(together)
         rows = rows[self._alive[rows]]
         self.outcome.questions += len(rows)
-        later = (now + self._period[rows].astype(np.int64)) % _RING
-        for second in np.unique(later).tolist():
-            self._due[second] += rows[later == second].tolist()
-        stays = self._policy.stays(
+        period = self._period[rows]
+        for seconds in range(_LEAST_TTL, _TTL + 1):
+            self._due_together[(now + seconds) % _RING].append(rows[period == seconds])
+        if self._ask_all:
+            for row in rows.tolist():
+                self._ask_and_compare(row, now)
+            return
+        for row in rows[~self._stay(rows)].tolist():
+            self._split(row, now)
+            self._ask(row, now)
+
+    def _stay(self, rows: np.ndarray) -> np.ndarray:
+        return self._policy.stays(
             rows, self._place[rows], self._appliance[rows], self._proximity[rows], self._rtt[rows]
         )
-        for row, is_sure in zip(rows.tolist(), stays.tolist(), strict=True):
-            if not is_sure:
-                self._split(row, now)
-                self._ask(row, now)
-            elif self._ask_all:
-                self._ask(row, now)
+
+    def _ask_and_compare(self, row: int, now: int) -> None:
+        """Put a question whatever is known of the answer, and count if that was wrong."""
+        before = self._appliance[row]
+        is_sure = bool(self._stay(np.array([row]))[0])
+        if not is_sure:
+            self._split(row, now)
+        self._ask(row, now)
+        self.outcome.mistaken += is_sure and self._appliance[row] != before
 
     # --- What appliances do ---
 
@@ -411,7 +437,10 @@ class Day:
         else:
             changed = np.nonzero(self._is_dirty & ~self._is_gone)[0]
             self._is_dirty[:] = False
-            self._is_dirty[self._policy.hear(changed, self.load, float(now))] = True
+            self._unsettled[(now + _SETTLE) % _RING] = self._policy.hear(changed, self.load, float(now))
+            again = self._unsettled.pop(now % _RING, None)
+            if again is not None:
+                self._is_dirty[again] = True
 
     # --- What is seen ---
 
@@ -428,6 +457,8 @@ class Day:
             self._warm(now)
             if now > self._start:
                 self._count(now)
+            self._moved.clear()
+            self._highest_lately = 0.0
         for name, when in self._samples.items():
             if when - STEP < now <= when:
                 rows = self._active()
@@ -441,8 +472,7 @@ class Day:
 
     def _watch(self, now: int) -> None:
         highest = float((self.load / self._world.capacity).max(where=~self._is_gone, initial=0.0))
-        if now > self._start:
-            self.outcome.highest = max(self.outcome.highest, highest)
+        self._highest_lately = max(self._highest_lately, highest)
         for outage, recovery in zip(self._outages, self.outcome.recoveries, strict=True):
             share = float(self.load[outage.appliances].sum()) / max(recovery.bps, 1.0)
             if outage.at < now <= outage.at + _AFTER:
@@ -478,7 +508,7 @@ class Day:
         outcome = self.outcome
         utilisation = self.load / self._world.capacity
         over = np.nonzero((utilisation > PROMISE) & ~self._is_gone)[0]
-        outcome.highest = max(outcome.highest, float(utilisation.max(where=~self._is_gone, initial=0.0)))
+        self._highest_lately = max(self._highest_lately, float(utilisation.max(where=~self._is_gone, initial=0.0)))
         self._over_since[utilisation <= PROMISE] = -1
         if not len(over):
             return
@@ -527,6 +557,7 @@ class Day:
         gone = float(self.load[self._is_gone].sum())
         total = float(bps.sum())
         known = served & (self._proximity[rows] <= Proximity.PLACE)
+        outcome.highest = max(outcome.highest, self._highest_lately)
         outcome.viewer_seconds += float(weight.sum()) * 60
         outcome.bits["all"] += total * 60
         outcome.bits["own"] += float(bps[own].sum()) * 60
@@ -542,7 +573,7 @@ class Day:
                 "by_class": by_class.tolist(),
                 "origin": float(bps[~served].sum()),
                 "unserved": unserved + gone,
-                "highest": float(utilisation.max(where=~self._is_gone, initial=0.0)),
+                "highest": self._highest_lately,
                 "percentile_99": float(np.percentile(utilisation[~self._is_gone], 99)),
                 "over": int(((utilisation > PROMISE) & ~self._is_gone).sum()),
                 "moved": dict(self._moved),
@@ -550,4 +581,3 @@ class Day:
                 "by_country": np.bincount(country, weights=bps, minlength=countries).tolist(),
             }
         )
-        self._moved = Counter()

@@ -10,6 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import ScalarFormatter
 
 from tests.bench.sim.engine import PROMISE, Outcome
 from tests.bench.sim.scenario import Scenario
@@ -56,11 +57,12 @@ def _mark(axes, plan: Scenario) -> None:
     spans = [(*plan.site_outage, "site away"), (*plan.isp_outage, "ISP away")]
     if plan.crowd is not None:
         spans.append((plan.crowd.at, plan.crowd.at + plan.crowd.lasts, "crowd"))
-    low, high = axes.get_ylim()
+    axes.set_xlim(plan.start / 3600.0, plan.end / 3600.0)
+    inside = axes.get_xaxis_transform()
     for begin, end, text in spans:
         if plan.start <= begin < plan.end:
             axes.axvspan(begin / 3600.0, end / 3600.0, color="#999999", alpha=0.25, lw=0)
-            axes.text(begin / 3600.0, high - 0.02 * (high - low), f" {text}", fontsize=8, va="top")
+            axes.text(begin / 3600.0, 0.97, f" {text}", fontsize=8, va="top", transform=inside)
 
 
 def _busiest(outcomes: dict[str, Outcome], plan: Scenario, path: Path) -> Path:
@@ -76,6 +78,8 @@ def _busiest(outcomes: dict[str, Outcome], plan: Scenario, path: Path) -> Path:
         )  # fmt: skip
     highest.axhline(100 * PROMISE, color="black", lw=0.8, ls="--")
     highest.set_yscale("log")
+    highest.yaxis.set_major_formatter(ScalarFormatter())
+    highest.yaxis.set_minor_formatter(ScalarFormatter())
     highest.set_ylabel("busiest appliance, %")
     over.set_yscale("symlog", linthresh=1)
     over.set_ylim(bottom=0)
@@ -83,7 +87,7 @@ def _busiest(outcomes: dict[str, Outcome], plan: Scenario, path: Path) -> Path:
     unserved.set_ylim(bottom=0)
     unserved.set_ylabel("not served by an appliance, %")
     unserved.set_xlabel("hour, UTC")
-    highest.legend(loc="upper right")
+    highest.legend(loc="upper center", ncol=3)
     for axes in (highest, over, unserved):
         axes.grid(alpha=0.3)
         _mark(axes, plan)
@@ -139,7 +143,7 @@ def _moves(outcome: Outcome, plan: Scenario, path: Path) -> Path:
     axes.set_ylabel("moved a minute, of a million viewers")
     axes.set_xlabel("hour, UTC")
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper center", ncol=4)
     _mark(axes, plan)
     return _saved(figure, path)
 

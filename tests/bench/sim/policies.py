@@ -34,8 +34,9 @@ _HEAD: Final = 0.45
 _CLASSES: Final = len(Proximity)
 _SETTLED: Final = 0.003
 """Of an appliance's capacity: less than this, of what was assigned and does not show yet, is nothing."""
-_PREPARE: Final = 30.0
-"""Seconds between two lists of the regions."""
+_PREPARE: Final = 900.0
+"""Seconds between two lists of the regions; while something happens they are made every ten seconds (`tick`)."""
+_PREPARE_CLOSELY: Final = 10.0
 
 
 class Choice(NamedTuple):
@@ -210,7 +211,7 @@ class Ours:
     def stays(
         self, rows: np.ndarray, place: np.ndarray, current: np.ndarray, proximity: np.ndarray, rtt: np.ndarray
     ) -> np.ndarray:
-        """Follows from `rank`: who is in the nearest class that has room, on an appliance that keeps its players,
+        """Follows from `rank`: who is where players are kept, in the nearest class that would call them,
         and could not gain `move_gain` even from an idle one as near as any that holds the title, stays. Only for the
         others is it worth asking; a test asks for all of them and finds the same.
         """
@@ -234,8 +235,8 @@ class Ours:
         return sure
 
     def _has_room(self, place: int, below: int) -> bool:
-        """Whether somebody of a nearer class than this would take a player."""
-        limit = self.rules.hard_limit
+        """Whether somebody of a nearer class than this would call a player away from where it is."""
+        limit = self.rules.return_limit
         members, inside = self._members, self._ruler.inside
         for site, (kind, _) in self._ruler.near(place).items():
             if kind >= below:
@@ -269,9 +270,7 @@ class Ours:
             self._utilisation[appliance] = member.utilisation
             self._keeps[appliance] = member.standing in KEEPS_OLD
             self._unreported[appliance] = member.assigned_bps
-        if now >= self._prepared_at + _PREPARE:
-            self._prepared_at = now
-            self._decider.prepare()
+        self._prepare(now, _PREPARE)
         return appliances[np.abs(self._unreported[appliances]) > _SETTLED * self._capacity[appliances]]
 
     def restarted(self, appliances: np.ndarray) -> None:
@@ -281,6 +280,12 @@ class Ours:
     def tick(self, now: float) -> None:
         for turn in self.fleet.tick(now):
             self._keeps[self._number[turn.appliance]] = turn.after in KEEPS_OLD
+        self._prepare(now, _PREPARE_CLOSELY)
+
+    def _prepare(self, now: float, pause: float) -> None:
+        if now >= self._prepared_at + pause:
+            self._prepared_at = now
+            self._decider.prepare()
 
     def standing(self, appliance: int) -> Standing:
         return self._members[appliance].standing

@@ -46,19 +46,21 @@ class Scenario:
 
 
 def outages(plan: Scenario, world: World) -> tuple[Outage, ...]:
-    """The largest site inside an ISP of one country; all sites of the largest ISP of another."""
+    """The largest site inside an ISP of one country; all sites of the largest ISP of another. In a world that is too
+    small for either there is none.
+    """
     made = world.markets
     by_site = np.bincount(world.site_of, weights=world.capacity)
-    country_of = made.country[world.site_market]
+    country_of = np.where(world.site_isp >= 0, made.country[world.site_market], -1)
+    there = set(country_of.tolist())
+    numbers = {code: number for number, code in enumerate(made.codes) if number in there}
     found = []
-    if plan.site_country in made.codes:
-        country = made.codes.index(plan.site_country)
-        site = int(np.argmax(np.where((world.site_isp >= 0) & (country_of == country), by_site, -1.0)))
+    if (country := numbers.get(plan.site_country)) is not None:
+        site = int(np.argmax(np.where(country_of == country, by_site, -1.0)))
         inside = np.nonzero(world.site_of == site)[0]
         found.append(Outage(f"site {world.site_names[site]}", *plan.site_outage, inside, country))
-    if plan.isp_country in made.codes:
-        country = made.codes.index(plan.isp_country)
-        here = (world.site_isp >= 0) & (country_of == country)
+    if (country := numbers.get(plan.isp_country)) is not None:
+        here = country_of == country
         by_isp = np.bincount(world.site_isp[here], weights=by_site[here])
         isp = int(np.argmax(by_isp))
         inside = np.nonzero(world.site_isp[world.site_of] == isp)[0]

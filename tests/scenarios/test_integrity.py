@@ -105,10 +105,10 @@ def test_what_is_asked_for_while_it_is_taken_over_is_not_fetched(make_appliance,
     films = fill(one, origin, path)
     one.stop()
     shutil.rmtree(one.state_dir)
-    asked = len(origin.asked)
+    asked = {name: origin.count(name) for name in films}
     one.start(**STILL)
     are_right(one, films)
-    assert len(origin.asked) == asked
+    assert {name: origin.count(name) for name in films} == asked
     one.stop()
 
 

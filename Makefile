@@ -56,7 +56,7 @@ bench-steering: $(READY) ## what steering's decisions, prefixes, DNS and HTTP an
 	@exec $(BIN)/python -m tests.bench.steering $(ARGS)
 
 .PHONY: sim
-sim: $(READY) ## a day of 20 million viewers over 20,000 appliances, beside two simpler ways to steer (10 minutes, plots in build/sim)
+sim: $(READY) ## a day of 20 million viewers over 20,000 appliances, beside two simpler ways to steer (15 minutes, plots in build/sim)
 	@exec $(BIN)/python -m tests.bench.sim $(ARGS)
 
 .PHONY: soak

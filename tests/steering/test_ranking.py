@@ -299,6 +299,11 @@ def test_no_farther_class_stands_before_a_nearer_one_but_where_a_player_stays(qu
     if ranking.reason is Reason.STAYS:
         assert names(ranking)[0] == question.current
         del proximities[0]
+    elif question.current in names(ranking) and proximities != sorted(proximities):
+        # A player that moves is not called to a nearer class that has no room to keep it.
+        first = proximities.pop(0)
+        nearer = [row.candidate for row in ranking.ranked if row.candidate.proximity < first]
+        assert all(candidate.utilisation >= RULES.return_limit for candidate in nearer)
     assert proximities == sorted(proximities)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -139,6 +138,8 @@ class Steering:
                 ReasonMetrics("oca_steering_dns", "DNS questions, by what became of them.", lambda: answerer.counts)
             )
         self._reload_failures = 0
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        """Of the listeners that speak TLS."""
 
     # --- What is done once, in this order ---
 
@@ -188,13 +189,13 @@ class Steering:
         dns = await self._answer_resolvers()
         tasks = [
             self._spawn(self._pulse.run()),
-            self._spawn(self._every(_TICK, self._tick)),
-            self._spawn(self._every(_PREPARE, self.decider.prepare)),
+            self._spawn(every(_TICK, self._tick)),
+            self._spawn(every(_PREPARE, self.decider.prepare)),
             self._spawn(watch((self._cities, self._asns), time.time, settings.geo.check)),
             self._spawn(self._snapshots()),
         ]
         if self._signer is not None:
-            tasks.append(self._spawn(self._every(_KEYS, self._signer.look)))
+            tasks.append(self._spawn(every(_KEYS, self._signer.look)))
         if self._journal is not None:
             tasks.append(self._spawn(self._journal.run()))
         log.info("steering %s is up, process %d", settings.steering.id, os.getpid())
@@ -213,10 +214,18 @@ class Steering:
         log.info("steering %s ends", settings.steering.id)
 
     async def reload(self) -> None:
-        """SIGHUP: the inventory file, the databases, and the log of decisions. What is wrong is logged and left out."""
+        """SIGHUP: databases, certificates, inventory file, and a new log of decisions. What is wrong is logged and left
+        out.
+        """
         await self._refresh_databases()
         if self._journal is not None:
-            self._journal.close()
+            self._journal.rotate()
+        for listener, context in self._contexts.items():
+            try:
+                self._load_certificate(listener, context)
+            except SettingsError as error:
+                self._reload_failures += 1
+                log.error("the certificate stays as it was: %s", error)
         if self._settings.inventory is None:
             return
         try:
@@ -267,24 +276,23 @@ class Steering:
         return server
 
     def _tls(self, listener: str) -> ssl.SSLContext | None:
+        if getattr(self._settings.tls, f"{listener}_cert") is None:
+            return None
+        context = self._contexts[listener] = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._load_certificate(listener, context)
+        return context
+
+    def _load_certificate(self, listener: str, context: ssl.SSLContext) -> None:
+        """Into a new context, or into one in use: handshakes from now on show it. Raises `SettingsError`."""
         tls = self._settings.tls
         certificate, key = getattr(tls, f"{listener}_cert"), getattr(tls, f"{listener}_key")
-        if certificate is None:
-            return None
         try:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             context.load_cert_chain(certificate, key)
             if listener == "fleet" and tls.fleet_client_ca is not None:
                 context.load_verify_locations(tls.fleet_client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(f"tls: {certificate} and {key} can't be used: {error}") from error
-        return context
-
-    async def _every(self, seconds: float, act: Callable[[], None]) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            act()
 
     def _tick(self) -> None:
         self._turned(self.fleet.tick(time.time()))
@@ -317,6 +325,7 @@ class Steering:
             "oca_steering_ranking_failures_total": ("Decisions whose ranking failed.", lambda: self._decided.failures),
             "oca_steering_heartbeats_total": ("Heartbeats heard.", lambda: counts[Heard.HEARTBEAT]),
             "oca_steering_holdings_total": ("Holdings learned.", lambda: counts[Heard.HOLDINGS]),
+            "oca_steering_reports_total": ("Reports of learned prefixes.", lambda: counts[Heard.PREFIXES]),
             "oca_steering_refused_total": ("Messages of appliances refused.", lambda: counts[Heard.REFUSED]),
             "oca_steering_prefixes": ("Announced prefixes.", lambda: len(self._announcements.announced)),
             "oca_steering_titles": ("Titles whose documents are known.", lambda: len(self._catalogue)),
@@ -327,7 +336,7 @@ class Steering:
             "oca_steering_sites": ("Sites in the inventory.", lambda: len(self.fleet.inventory.sites)),
             "oca_steering_inventory_version": ("Of the inventory.", lambda: self.fleet.inventory.version),
             "oca_steering_reload_failures_total": (
-                "Reloads of the inventory file that were refused.",
+                "Inventory files and certificates that a reload refused.",
                 lambda: self._reload_failures,
             ),
             "oca_steering_decisions_logged_total": (
@@ -339,6 +348,17 @@ class Steering:
                 lambda: 0 if journal is None else journal.lost,
             ),
         }
+
+
+async def every(seconds: float, act: Callable[[], None]) -> None:
+    """Again and again, whatever comes of it."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            act()
+        except Exception:
+            # Once is a mistake of ours; never again would be a fleet in which nobody is ever lost.
+            log.exception("%s failed; it is tried again", act.__qualname__)
 
 
 def _answerer(dns: DnsSettings, chooser: DnsChooser) -> Answerer:
@@ -357,8 +377,7 @@ async def run(settings: Settings) -> None:
     async with EmbeddedRegistry(str(path), time.time) as registry, asyncio.TaskGroup() as group:
         steering = Steering(settings, registry, group)
         await steering.prepare()
-        hang_up = functools.partial(group.create_task, name="reload")
-        loop.add_signal_handler(signal.SIGHUP, lambda: hang_up(steering.reload()))
+        loop.add_signal_handler(signal.SIGHUP, lambda: group.create_task(_guarded(steering.reload()), name="reload"))
         await steering.serve(stopped)
 
 

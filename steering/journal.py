@@ -36,6 +36,7 @@ class FileJournal:
         self._seed = seed
         self._waiting: list[bytes] = []
         self._file: BinaryIO | None = None
+        self._is_moved = False
         self._seen = 0
         self.lost = 0
         self.written = 0
@@ -66,13 +67,21 @@ class FileJournal:
             self.lost += len(lines)
             log.warning("%d decisions are lost: %s: %s", len(lines), self._path, error.strerror)
 
+    def rotate(self) -> None:
+        """The file was moved away: lines from now on go to a new one."""
+        self._is_moved = True
+
     def close(self) -> None:
-        """Let go of the file. The next lines open it anew: it may have been moved away."""
+        """Let go of the file; not while `flush` is under way."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def _append(self, text: bytes) -> None:
+        # In the writing thread, so that a file is never closed under it.
+        if self._is_moved:
+            self._is_moved = False
+            self.close()
         if self._file is None:
             self._file = self._path.open("ab", buffering=0)
         self._file.write(text)

@@ -194,9 +194,14 @@ def test_killed_while_uploading_it_sends_no_file_twice(arguments, watched, oca_a
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_its_encoder_and_says_how_to_go_on(arguments, store, held_ffmpeg, number):
     gate, _ = held_ffmpeg
-    process = subprocess.Popen(
-        [*COMMAND, *arguments(store)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    # A shell that runs these tests in the background has SIGINT ignored, which a child inherits; a handler it does not.
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*COMMAND, *arguments(store)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(number, before)
     held = os.open(gate, os.O_WRONLY)
     process.send_signal(number)
     _, said = process.communicate(timeout=20)

@@ -238,7 +238,7 @@ class Appliance:
         """Ask the control listener; a body that is not bytes is sent as JSON."""
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        return _exchange(self.control_port, method, path, {}, body)
+        return exchange(self.control_port, method, path, {}, body)
 
     def status(self) -> Any:
         return self.control("GET", "/v1/status").json()
@@ -255,7 +255,7 @@ class Appliance:
     def get(self, path: str, method: str = "GET", **headers: str) -> Got:
         """One request on a connection of its own. Header names are written with underscores."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return _exchange(self.port, method, path, named, None)
+        return exchange(self.port, method, path, named, None)
 
     def span(self, path: str, start: int, stop: int) -> Got:
         return self.get(path, Range=f"bytes={start}-{stop - 1}")
@@ -287,7 +287,7 @@ def _parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Got:
+def exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Got:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, path, body=body, headers=headers)

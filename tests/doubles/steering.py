@@ -1,7 +1,6 @@
 """A real steering replica: `python -m steering serve` in a folder of its own, and appliances that only speak."""
 
 import hashlib
-import http.client
 import itertools
 import json
 import signal
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.doubles.appliance import PATIENCE, Got, Metrics, as_toml, free_port, wait_until
+from tests.doubles.appliance import PATIENCE, Got, Metrics, as_toml, exchange, free_port, wait_until
 
 SECRET = "a-token-that-all-speaking-appliances-share"
 _BOOTS = itertools.count(1)
@@ -202,13 +201,3 @@ class Replica:
 
     def metric(self, name: str, **labels: str) -> float:
         return Metrics(self.admin("GET", "/metrics").body.decode()).value(name, **labels)
-
-
-def exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Got:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    try:
-        connection.request(method, path, body=body, headers=headers)
-        response = connection.getresponse()
-        return Got(response.status, response.headers, response.read())
-    finally:
-        connection.close()

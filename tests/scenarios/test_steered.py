@@ -6,8 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.doubles.appliance import wait_until
-from tests.doubles.steering import SECRET, Replica, exchange, site
+from tests.doubles.appliance import exchange, wait_until
+from tests.doubles.steering import SECRET, Replica, site
 from tests.doubles.steering import appliance as entry
 
 PLAYLIST = "/titles/film/720p/index.m3u8"

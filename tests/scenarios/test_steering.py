@@ -1,12 +1,18 @@
 """A steering replica as players, appliances and operators meet it."""
 
 import base64
+import contextlib
+import datetime as dt
+import http.client
+import ipaddress
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import dns.edns
@@ -14,12 +20,14 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from pyroaring import BitMap
 
-from tests.doubles.appliance import free_port, wait_until
-from tests.doubles.steering import SECRET, Replica, appliance, exchange, small_fleet
+from tests.doubles.appliance import exchange, free_port, wait_until
+from tests.doubles.steering import SECRET, Replica, appliance, small_fleet
 from wire.access import split_path
 from wire.token import container_of, open_token, read_key_set
 
@@ -641,3 +649,93 @@ def test_a_new_key_signs_and_the_old_one_is_honoured_on(signing):
 
 def test_keys_are_for_appliances(signing):
     assert exchange(signing.fleet_port, "GET", "/v1/keys", {}, None).status == 401
+
+
+# --- TLS ---
+
+
+class Authority:
+    """A certificate authority of a test, and what it signs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._key = Ed25519PrivateKey.generate()
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority")])
+        self.certificate = self._signed(self._name, self._key.public_key(), is_authority=True)
+        self.path = folder / "authority.pem"
+        self.path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
+
+    def sign(self, name, file):
+        """A certificate and its key in one file."""
+        key = Ed25519PrivateKey.generate()
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._signed(subject, key.public_key(), is_authority=False)
+        path = self.folder / file
+        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path.write_bytes(certificate.public_bytes(Encoding.PEM) + private)
+        return str(path)
+
+    def _signed(self, subject, public, *, is_authority):
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateBuilder(self._name, subject, public, x509.random_serial_number())
+        builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        local = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        return builder.add_extension(local, critical=False).sign(self._key, None)
+
+
+@pytest.fixture
+def guarded(make, tmp_path):
+    """A replica whose fleet listener wants certificates of an authority, and a function that speaks to it."""
+    authority = Authority(tmp_path)
+    server = authority.sign("steering", "server.pem")
+    replica = make(tls={"fleet_cert": server, "fleet_key": server, "fleet_client_ca": str(authority.path)})
+
+    def connected(certificate):
+        context = ssl.create_default_context(cafile=str(authority.path))
+        if certificate is not None:
+            context.load_cert_chain(certificate)
+        return http.client.HTTPSConnection("127.0.0.1", replica.fleet_port, context=context, timeout=30)
+
+    def beat(certificate, name, sequence=1, token=None):
+        message = {"appliance": name, "boot": "b", "sequence": sequence, "sent_at": 0, "ready": True}
+        headers = {"X-Appliance": name, **({} if token is None else {"Authorization": f"Bearer {token}"})}
+        with contextlib.closing(connected(certificate)) as connection:
+            connection.request("POST", "/v1/heartbeat", json.dumps(message), headers)
+            return connection.getresponse().status
+
+    return SimpleNamespace(replica=replica, authority=authority, beat=beat, connected=connected)
+
+
+def test_a_certificate_speaks_for_whom_it_names_and_for_no_other(guarded):
+    own = guarded.authority.sign("lis-1", "own.pem")
+    assert guarded.beat(own, "lis-1") == 200
+    assert guarded.beat(own, "lis-2") == 401
+    assert guarded.beat(own, "lis-2", token=SECRET) == 200, "its token speaks for it too"
+
+
+def test_without_a_certificate_of_the_authority_nobody_gets_in(guarded, tmp_path):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        guarded.beat(None, "lis-1", token=SECRET)
+    (tmp_path / "other").mkdir()
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        guarded.beat(Authority(tmp_path / "other").sign("lis-1", "own.pem"), "lis-1", token=SECRET)
+
+
+def test_a_new_certificate_is_shown_after_sighup_and_a_broken_one_is_not(guarded):
+    own = guarded.authority.sign("lis-1", "own.pem")
+
+    def shown():
+        with contextlib.closing(guarded.connected(own)) as connection:
+            connection.connect()
+            return connection.sock.getpeercert()["serialNumber"]
+
+    before = shown()
+    guarded.authority.sign("steering", "server.pem")
+    guarded.replica.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: shown() != before, "the new certificate is shown")
+    after = shown()
+    (guarded.authority.folder / "server.pem").write_text("half a certificate")
+    guarded.replica.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: guarded.replica.metric("oca_steering_reload_failures_total") == 1, "the mistake is noticed")
+    assert shown() == after

@@ -93,7 +93,7 @@ async def test_after_a_rotation_the_next_lines_go_to_a_new_file(tmp_path):
     journal.write(decision(1))
     await journal.flush()
     path.rename(tmp_path / "log.1")
-    journal.close()
+    journal.rotate()
     journal.write(decision(2))
     await journal.flush()
     journal.close()

@@ -200,7 +200,7 @@ class Decider:
     def _ranked(self, ask: Ask, question: Question, near: tuple[Near, ...]) -> Ranking:
         rules = self._rules
         rows = self._fleet.candidates(
-            near, ask.content, ask.current, rules.options, rules.hard_limit, rules.beside, ask.family
+            near, ask.content, ask.current, rules.options, rules.hard_limit, rules.beside, ask.family, rules.guest_limit
         )
         return rank(question, rows, rules, self._seed)
 

@@ -362,11 +362,13 @@ class Fleet:
         limit: float,
         within: float = 0.0,
         family: int | None = None,
+        guests: float = math.inf,
     ) -> list[Candidate]:
         """Rows for the ranking: of the sites in `near` (site, kind, rtt), the nearest first, until `enough` appliances
-        at two sites or more can take the player, which are those below `limit` of their load. Of the class where that
-        happens, all sites that are as near as the nearest one, give or take `within` milliseconds, and twice as many
-        appliances. `current`'s site is always there if it is in `near`.
+        at two sites or more can take the player, which are those below `limit` of their load, and below `guests` where
+        a nearer class has appliances at work. Of the class where that happens, all sites that are as near as the
+        nearest one, give or take `within` milliseconds, and twice as many appliances. `current`'s site is always there
+        if it is in `near`.
         """
         rows: list[Candidate] = []
         able = 0
@@ -377,9 +379,11 @@ class Fleet:
         seeking = here.entry.site if here is not None else None
         last = None
         edge = 0.0
-        is_enough = False
+        is_enough = is_guest = False
         for site, proximity, rtt in near:
             if proximity is not last:
+                if is_guest:
+                    limit = min(limit, guests)
                 is_enough = is_enough or (able >= enough and sites >= 2)
                 last = proximity
                 edge = math.inf
@@ -395,6 +399,7 @@ class Fleet:
             for member in of_site.get(site, ()):
                 row = member.candidate(proximity, rtt, renditions, current, family)
                 rows.append(row)
+                is_guest = is_guest or row.bar is None
                 able += row.bar is None and row.utilisation < limit
             if able > before:
                 sites += 1

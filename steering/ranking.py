@@ -7,6 +7,9 @@ be made again, years later, on another machine (replay.py).
 
 - *Eligibility* first. What is barred, or at its hard limit, is not ranked, and the reason is kept.
 - *Proximity classes* before cost: an ISP's own appliance comes before anything outside, until its limit.
+- But whom their own class has no room for do not take the last room of the next: they go on to a farther class first,
+  or one city that is full would fill its neighbours, whose own players would have to go farther still. Telephone
+  networks learned the same of alternative routes (trunk reservation: Gibbens, Hunt, Kelly 1990).
 - Within a class those that cost nearly the same as the best share by weighted rendezvous hashing on the content, so
   that each has a home that stays put when others come or go (Thaler and Ravishankar 1998; weights: -w / ln h), with
   bounded load (Mirrokni, Thorup, Zadimoghaddam 2018): who carries more than `1 + spread` times their mean comes after.
@@ -26,6 +29,8 @@ from steering.names import mixed
 from steering.topology.distance import Proximity
 
 _UNIT: Final = 1.0 / 2**64
+_LATE: Final = 8
+"""More than there are classes."""
 
 
 class Bar(StrEnum):
@@ -80,6 +85,9 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True):
     return_limit: float = 0.80
     """And below which it calls players from where they are: were it the hard limit, those that were moved away from a
     full one would be called back by the next heartbeat that tells a percent less."""
+    guest_limit: float = 0.80
+    """And from which it is the last choice of those for whom appliances of a nearer class are at work, be they full:
+    whom one city cannot serve would fill the next one else, and its own players would go to a third."""
     near: float = 3.0
     """Milliseconds within which costs count as the same."""
     beside: float = 0.3
@@ -157,6 +165,7 @@ def rank(question: Question, candidates: Sequence[Candidate], rules: Rules, seed
     rejected: list[tuple[Candidate, Bar]] = []
     hard_limit, penalty, load_delay = rules.hard_limit, rules.fetch_penalty, rules.load_delay
     current = question.current
+    nearest = min([candidate.proximity for candidate in candidates if candidate.bar is None], default=0)
     for candidate in candidates:
         if candidate.bar is not None:
             rejected.append((candidate, candidate.bar))
@@ -169,7 +178,9 @@ def rank(question: Question, candidates: Sequence[Candidate], rules: Rules, seed
         fetch = miss * penalty
         load = load_delay * utilisation / (1.0 - utilisation)
         row = Ranked(candidate, miss, fetch, load, candidate.rtt + fetch + load)
-        classes.setdefault(candidate.proximity, []).append(row)
+        # A guest takes the last room of others only if there is none elsewhere.
+        is_late = candidate.proximity > nearest and utilisation >= rules.guest_limit
+        classes.setdefault(candidate.proximity + is_late * _LATE, []).append(row)
     ranked: list[Ranked] = []
     if len(rejected) > 1:
         rejected.sort(key=_by_class)

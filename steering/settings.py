@@ -251,6 +251,10 @@ def _check_rules(rules: Rules, document: Document) -> None:
             ["ranking", "hard_limit"],
             "allowed: 0 < idle <= return_limit <= hard_limit <= leave_limit < 1 (shares of the capacity)",
         )
+    if not rules.idle <= rules.guest_limit <= rules.hard_limit:
+        raise document.refused(
+            ["ranking", "guest_limit"], "allowed: idle <= guest_limit <= hard_limit (shares of the capacity)"
+        )
     if not 1 <= rules.options <= 16:
         raise document.refused(["ranking", "options"], f"read {rules.options}; allowed: 1 to 16")
 

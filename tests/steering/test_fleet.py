@@ -712,6 +712,20 @@ def test_farther_classes_are_left_out_when_there_are_enough_at_two_sites():
     assert {row.site for row in clock.rows(*near)} == {"own", "own2", "open1", "open2"}
 
 
+def test_for_guests_those_count_that_have_room_for_guests():
+    clock = Clockwork(PATIENCE, site("s1"), site("s2"), site("s3"), *(appliance(f"a{n}", f"s{n}") for n in (1, 2, 3)))
+    clock.serve()
+    clock.beat("a2", egress_bps=85 * GBIT)
+    near = [("s1", Proximity.PREFIX, 1.0), ("s2", Proximity.NETWORK, 2.0), ("s3", Proximity.PLACE, 3.0)]
+
+    def sites(guests):
+        rows = clock.fleet.candidates(near, content_of("t"), None, 1, 0.9, guests=guests)
+        return [row.site for row in rows]
+
+    assert sites(0.9) == ["s1", "s2"]
+    assert sites(0.8) == ["s1", "s2", "s3"]
+
+
 def test_who_is_full_or_barred_is_a_row_but_does_not_count_as_enough():
     clock = Clockwork(PATIENCE, own=["a1", "a2"], own2=["b1", "b2"], open1=["c1"]).serve()
     near = [

@@ -293,18 +293,38 @@ def test_the_order_of_the_rows_does_not_matter(question, rows, dice):
 
 
 @given(QUESTIONS, ROWS)
-def test_no_farther_class_stands_before_a_nearer_one_but_where_a_player_stays(question, rows):
+def test_no_farther_class_stands_before_a_nearer_one_but_where_a_player_stays_or_would_be_a_guest(question, rows):
     ranking = rank(question, rows, RULES, SEED)
-    proximities = [row.candidate.proximity for row in ranking.ranked]
+    nearest = min((row.proximity for row in rows if row.bar is None), default=Proximity.PREFIX)
+    places = [
+        (
+            row.candidate.proximity > nearest and row.candidate.utilisation >= RULES.guest_limit,
+            row.candidate.proximity,
+        )
+        for row in ranking.ranked
+    ]
     if ranking.reason is Reason.STAYS:
         assert names(ranking)[0] == question.current
-        del proximities[0]
-    elif question.current in names(ranking) and proximities != sorted(proximities):
+        del places[0]
+    elif question.current in names(ranking) and places != sorted(places):
         # A player that moves is not called to a nearer class that has no room to keep it.
-        first = proximities.pop(0)
-        nearer = [row.candidate for row in ranking.ranked if row.candidate.proximity < first]
+        first = places.pop(0)
+        nearer = [row.candidate for row in ranking.ranked if row.candidate.proximity < first[1]]
         assert all(candidate.utilisation >= RULES.return_limit for candidate in nearer)
-    assert proximities == sorted(proximities)
+    assert places == sorted(places)
+
+
+def test_whom_their_own_site_cannot_take_go_farther_before_they_take_the_last_room_of_others():
+    own = box("a1", proximity=Proximity.PREFIX, utilisation=0.92)
+    next_city = box("b1", site="next", proximity=Proximity.NETWORK, utilisation=0.82)
+    exchange = box("c1", site="exchange", proximity=Proximity.PLACE, utilisation=0.5)
+    assert names(ranked(own, next_city, exchange)) == ["c1", "b1"]
+    busy = msgspec.structs.replace(exchange, utilisation=0.85)
+    assert names(ranked(own, next_city, busy)) == ["b1", "c1"]
+    # Who plays there is no new guest, and whose own site is away is none at all.
+    assert names(ranked(own, next_city, exchange, current="b1"))[0] == "b1"
+    away = msgspec.structs.replace(own, bar=Bar.LOST)
+    assert names(ranked(away, next_city, exchange)) == ["b1", "c1"]
 
 
 @given(st.integers(0, 2**64 - 1), ROWS)

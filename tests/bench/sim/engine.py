@@ -2,7 +2,7 @@
 
 What is simplified, and what is not:
 
-- A session stands for many viewers. It comes, asks and moves as several, each of which reads 8 % of a usual appliance
+- A session stands for many viewers. It comes, asks and moves as several, each of which reads 15 % of a usual appliance
   of its site at most; and 2 % where that could matter, for its site carries more than 65 % or something happens in its
   country. They come one after the other within two minutes, as long as it takes until the next session of a market.
 - Time goes in steps of 5 s, the interval of heartbeats; from just before an outage begins or ends, or a crowd comes,
@@ -46,7 +46,7 @@ ROOM: Final = 0.90
 _LOOK: Final = 30
 """Seconds between two looks for appliances above `PROMISE`; where something happens, it is looked every `STEP`."""
 _FINE: Final = 0.02
-_COARSE: Final = 0.08
+_COARSE: Final = 0.15
 _SPREAD: Final = 120
 _SETTLE: Final = 15
 """Seconds until an appliance to which players were assigned speaks again, if its load stays what it is."""

@@ -22,7 +22,7 @@ _CLASSES: Final = (
 )  # fmt: skip
 _WHY: Final = {
     "nearer": "#6bbf8a", "full": "#d1495b", "gain": "#e9a03b", "lost": "#30343f", "suspect": "#777777",
-    "unlisted": "#ff00ff", "none": "#ff00ff",
+    "beyond": "#4477aa", "unlisted": "#ff00ff", "none": "#ff00ff",
 }  # fmt: skip
 
 

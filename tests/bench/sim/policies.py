@@ -191,6 +191,9 @@ class Ours:
         return Choice((), _CLASSES, 0.0)
 
     def why(self, current: int) -> str:
+        """The bar of who may not stay; "nearer" and "gain" as the rules have them; "beyond": it was on a region's list,
+        when no site that is meant for the player had room, and now one has. "none" and "unlisted" are no reasons.
+        """
         decision = self._decision
         assert decision is not None
         assert decision.ranking is not None
@@ -199,11 +202,12 @@ class Ours:
             if candidate.appliance == name:
                 return bar.value
         if not decision.ranking.ranked:
-            return "unlisted"
+            return "none"
         best = decision.ranking.ranked[0]
         mine = next((row for row in decision.ranking.ranked if row.candidate.appliance == name), None)
         if mine is None:
-            return "unlisted"
+            site = self._members[current].entry.site
+            return "unlisted" if any(name == site for name, _, _ in decision.near) else "beyond"
         if best.candidate.proximity < mine.candidate.proximity:
             return "nearer"
         return "gain" if mine.cost - best.cost >= self.rules.move_gain else "none"

@@ -3,8 +3,9 @@
 What is simplified, and what is not:
 
 - A session stands for many viewers. It comes, asks and moves as several, each of which reads 15 % of a usual appliance
-  of its site at most; and 2 % where that could matter, for its site carries more than 65 % or something happens in its
-  country. They come one after the other within two minutes, as long as it takes until the next session of a market.
+  of its site at most (of a small one, if it is in no announced prefix); and 2 % where that could matter, for its site
+  carries more than 65 % or something happens in its country, and 8 % of a small one. They come one after the other
+  within two minutes, as long as it takes until the next session of a market.
 - Time goes in steps of 5 s, the interval of heartbeats; from just before an outage begins or ends, or a crowd comes,
   in steps of 1 s for some minutes. In the steps of 5 s only appliances speak whose load has changed, and once more 15 s
   later if players were assigned to them: the heartbeats of the others would say what the last one said. Nobody can
@@ -50,7 +51,8 @@ _COARSE: Final = 0.15
 _SPREAD: Final = 120
 _SETTLE: Final = 15
 """Seconds until an appliance to which players were assigned speaks again, if its load stays what it is."""
-_MOST_PIECES: Final = 16
+_FINE_ANYWHERE: Final = 0.08
+_MOST_PIECES: Final = 48
 _HOT: Final = 0.65
 _CLASSES: Final = len(Proximity)
 
@@ -175,6 +177,7 @@ class Day:
         self._site_capacity = np.bincount(world.site_of, weights=world.capacity)
         self._usual_capacity = (self._site_capacity / np.bincount(world.site_of))[world.home]
         """For each market, of an appliance of the site that was planned for it."""
+        self._small_capacity = float(np.percentile(world.capacity, 10))
         self._is_hot = np.zeros(len(world.markets), bool)
         self._rows = 0
         self._make_room(len(played) + 1024)
@@ -248,8 +251,12 @@ class Day:
         return row
 
     def _pieces(self, place: int, bps: float) -> int:
-        market = place // VARIANTS
-        most = self._usual_capacity[market] * (_FINE if self._is_hot[market] else _COARSE)
+        market, known = divmod(place, VARIANTS)
+        most = self._usual_capacity[market]
+        if known != 0:
+            # Those in no announced prefix come to strangers' sites too.
+            most = min(most, self._small_capacity)
+        most = min(most * _FINE, self._small_capacity * _FINE_ANYWHERE) if self._is_hot[market] else most * _COARSE
         return min(_MOST_PIECES, max(1, math.ceil(bps / most)))
 
     def _split(self, row: int, now: int) -> None:

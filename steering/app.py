@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -35,6 +36,7 @@ from steering.hearing import Heard, Hearing
 from steering.inventory import Source, parse_inventory, reconciled
 from steering.journal import FileJournal
 from steering.limits import Buckets
+from steering.loiterers import Loiterers
 from steering.neighbourhood import Neighbourhood
 from steering.pulse import Pulse
 from steering.registry.embedded import EmbeddedRegistry
@@ -112,12 +114,13 @@ class Steering:
             self._journal,
             self._signer,
         )
+        self._chooser: DnsChooser | None = None
         self._dns: tuple[DnsSettings, Answerer] | None = None
         if settings.dns is not None:
-            chooser = DnsChooser(
+            self._chooser = DnsChooser(
                 self.desk, self.fleet, settings.fallback, settings.dns.ttl, float(settings.answers.session)
             )
-            self._dns = settings.dns, _answerer(settings.dns, chooser)
+            self._dns = settings.dns, _answerer(settings.dns, self._chooser)
         buckets = Buckets(settings.limits.rate, settings.limits.burst, settings.limits.networks)
         self._public = Public(settings, self.desk, buckets, time.monotonic)
         self._hearing = Hearing(self.fleet, self._announcements, time.time, self._turned, self._signer)
@@ -140,6 +143,7 @@ class Steering:
         self._reload_failures = 0
         self._contexts: dict[str, ssl.SSLContext] = {}
         """Of the listeners that speak TLS."""
+        self._loiterers: list[tuple[Loiterers, web.Server]] = []
 
     # --- What is done once, in this order ---
 
@@ -154,6 +158,9 @@ class Steering:
             known = self.fleet.restore(view.members, time.time())
             log.info("a view of %d appliances, %.0f s old, is believed", known, time.time() - view.saved_at)
         self.decider.prepare()
+        # A million prefixes and a fleet stay: the collector need not walk through them, which would take a second.
+        gc.collect()
+        gc.freeze()
 
     async def read_inventory(self, path: str) -> None:
         """Make the registry say what the file says. Raises `InventoryError`, and then nothing has changed."""
@@ -252,8 +259,14 @@ class Steering:
 
     async def _listen(self, app: web.Application, address: str, tls: ssl.SSLContext | None) -> web.AppRunner:
         host, port = host_and_port(address)
+        head = float(self._settings.limits.head)
+        loiterers = Loiterers(head, _KEEPALIVE + head, time.monotonic)
+        app.middlewares.insert(0, loiterers.notice)
         runner = web.AppRunner(app, access_log=None, keepalive_timeout=_KEEPALIVE, shutdown_timeout=_STOP)
         await runner.setup()
+        server = runner.server
+        assert server is not None
+        self._loiterers.append((loiterers, server))
         try:
             await web.TCPSite(runner, host, port, ssl_context=tls, backlog=1024).start()
         except OSError as error:
@@ -296,6 +309,8 @@ class Steering:
 
     def _tick(self) -> None:
         self._turned(self.fleet.tick(time.time()))
+        for loiterers, server in self._loiterers:
+            loiterers.look(server)
 
     async def _refresh_databases(self) -> None:
         """Look at the files now. The watch says what is wrong with them; here they are only not waited for too long."""
@@ -313,6 +328,8 @@ class Steering:
         await save(self._state_dir / "view", tuple(self.fleet.states()), time.time())
 
     def _turned(self, turns: list[Turn]) -> None:
+        if turns and self._chooser is not None:
+            self._chooser.forget()
         for turn in turns:
             log.info("appliance %s: %s -> %s (%s: %s)", turn.appliance, turn.before, turn.after, turn.why, turn.detail)
 
@@ -332,6 +349,14 @@ class Steering:
             "oca_steering_catalogue_failures_total": (
                 "Documents that could not be had or read.",
                 lambda: self._catalogue.failures,
+            ),
+            "oca_steering_connections": (
+                "Open at the listeners of players, appliances and operators.",
+                lambda: sum(len(loiterers) for loiterers, _ in self._loiterers),
+            ),
+            "oca_steering_loiterers_total": (
+                "Connections closed since no request came in time.",
+                lambda: sum(loiterers.closed for loiterers, _ in self._loiterers),
             ),
             "oca_steering_sites": ("Sites in the inventory.", lambda: len(self.fleet.inventory.sites)),
             "oca_steering_inventory_version": ("Of the inventory.", lambda: self.fleet.inventory.version),

@@ -43,6 +43,10 @@ class Whereabouts(Protocol):
     def latitude(self) -> float | None: ...
     @property
     def longitude(self) -> float | None: ...
+    @property
+    def scope(self) -> int:
+        """The shortest prefix length around the client within which everyone is where it is."""
+        ...
 
 
 class Neighbourhood:

@@ -135,6 +135,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """Counted at once; the longest unseen is forgotten."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks of peers whose X-Forwarded-For, and `client` parameter, are believed."""
+    head: Seconds = Seconds(10)
+    """Within which a new connection has sent a whole request, bodies apart; else it is closed."""
     lag: Seconds = Seconds(0.05)
     """Answers come from ready-made lists while the loop is so late."""
 

@@ -121,7 +121,7 @@ def after(standing: Standing, signal: Signal) -> Standing:
 
 def ramp(serving_for: float, patience: Patience) -> float:
     """The share of its weight that an appliance gets, so long after it began to serve: `ramp_from` to 1."""
-    if serving_for >= patience.ramp:
+    if serving_for >= patience.ramp or not patience.ramp:
         return 1.0
     return patience.ramp_from + (1.0 - patience.ramp_from) * max(0.0, serving_for) / patience.ramp
 

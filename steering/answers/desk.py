@@ -59,10 +59,6 @@ class Desk:
         """Whether there is no time to rank."""
         return self._pulse.lag >= self._most_lag
 
-    def scope(self, client: bytes) -> int:
-        """The prefix length around a client within which everyone is where it is."""
-        return self.locator.locate(client).scope
-
     def content(self, path: str) -> Content:
         return self._catalogue.content(path)
 

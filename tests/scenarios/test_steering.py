@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -184,6 +185,17 @@ def test_who_asks_too_often_waits_and_a_playing_client_is_told_to_ask_later(make
     assert manifest["PATHWAY-PRIORITY"][0] == "lis-2", "who asks too often is not moved for it"
     assert replica.steering_manifest(FILM, "10.9.9.9")["TTL"] == 60, "another network asks for itself"
     assert replica.metric("oca_steering_limited_total") == 4
+
+
+def test_whoever_opens_a_connection_and_never_ends_its_question_is_shown_out(make):
+    replica = make(limits={"head": "0.5 s"})
+    doors = (replica.public_port, replica.fleet_port, replica.admin_port)
+    with contextlib.ExitStack() as stack:
+        for door in doors:
+            idler = stack.enter_context(socket.create_connection(("127.0.0.1", door), timeout=30))
+            idler.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n")
+            assert idler.recv(1) == b""
+    assert replica.metric("oca_steering_loiterers_total") == len(doors)
 
 
 # --- Appliances ---

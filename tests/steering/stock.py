@@ -56,9 +56,15 @@ def candidate(name="a1", **fields):
     return Candidate(appliance=name, **{**plain, **fields})
 
 
-def where(sites=(), asn=None, country=None, place=(None, None), network=None):
+def where(sites=(), asn=None, country=None, place=(None, None), network=None, scope=24):
     """What the locator says of a client."""
     latitude, longitude = place
     return SimpleNamespace(
-        sites=tuple(sites), asn=asn, country=country, latitude=latitude, longitude=longitude, network=network
+        sites=tuple(sites),
+        asn=asn,
+        country=country,
+        latitude=latitude,
+        longitude=longitude,
+        network=network,
+        scope=scope,
     )

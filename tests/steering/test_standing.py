@@ -56,6 +56,8 @@ def test_a_new_appliance_begins_with_a_tenth_and_grows_for_a_minute(serving_for,
 
 def test_without_a_ramp_the_full_share_comes_at_once():
     assert ramp(0, Patience(ramp=0.0)) == 1.0
+    # Also while a clock that was set back says that it has not begun yet.
+    assert ramp(-15, Patience(ramp=0.0)) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ Objects of the control bucket:
 
 An order says all that the appliance shall hold by pledge (`bring` and `keep`), so a lost one is replaced by the next.
 What it no longer names (`release`) is given up when what replaces it is there. It names renditions; their objects, with
-sizes and SHA-256, stand in the documents of the catalogue. Orders are signed by the planner (Ed25519): an appliance does
-what somebody who can write to the bucket wants only if that is the operator.
+sizes and SHA-256, stand in the documents of the catalogue. Orders are signed by the planner (Ed25519): to be able to
+write to the bucket is not enough to command an appliance.
 """
 
 import base64
@@ -34,7 +34,7 @@ MOST_ORDER_BYTES: Final = 64 * 1024 * 1024
 
 Night = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}\Z")]
 """The local date on which the window begins."""
-Folder = Annotated[str, Meta(pattern=r"^/titles/[a-z0-9-]{1,64}/[^/]+\Z")]
+Folder = Annotated[str, Meta(pattern=r"^/titles/[a-z0-9-]{1,64}/(?!\.{1,2}\Z)[^/?#]+\Z")]
 FillTier = Annotated[str, Meta(pattern=r"^(nvme|ssd|hdd)\Z")]
 
 

@@ -85,6 +85,7 @@ def test_an_order_of_a_later_schema_asks_for_an_upgrade():
         {"appliance": "../a1"},
         {"budget_bytes": -1},
         {"release": ("/titles/../x",)},
+        {"release": ("/titles/x/..",)},
         {"peers": (Peer(id="a2", url="file:///etc/passwd"),)},
         {"bring": (Bring(number=1, title="film", folder="/etc/passwd", size_bytes=1),)},
         {"bring": (Bring(number=1, title="../film", folder="/titles/film/a", size_bytes=1),)},

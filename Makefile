@@ -66,7 +66,7 @@ soak: $(READY) ## the long tests: many rounds of kill -9, and the like
 .PHONY: lock
 lock: $(BIN)/uv ## write requirements.lock anew from pyproject.toml; ARGS=--upgrade takes the newest versions
 	@$(UV) pip compile --quiet --universal --no-annotate --no-header --generate-hashes --no-emit-index-url \
-		--no-emit-find-links --python-version 3.11 --extra demo --extra encode --group dev \
+		--no-emit-find-links --python-version 3.11 --extra demo --extra encode --extra planner --group dev \
 		pyproject.toml -o requirements.lock $(ARGS)
 
 # sync removes what the lock does not name, but leaves pip and uv, which brought it here.

@@ -38,7 +38,7 @@ class Served(StrEnum):
 #: Name and type in Arrow's words. Numbers are never null; what no player told is null.
 COLUMNS: Final = (
     ("schema", "int32"),
-    ("hour", "timestamp[s, tz=UTC]"),
+    ("hour", "timestamp[ms, tz=UTC]"),
     ("appliance", "string"),
     ("title", "string"),
     ("folder", "string"),

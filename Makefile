@@ -12,6 +12,11 @@ READY := $(VENV)/.ready
 UV_VERSIONS := uv>=0.13,<0.14
 export PYTHON
 
+# Tests start a thousand Pythons. Where the machine forbids bytecode, as containers do, each would compile its modules anew:
+# it is kept then, but in .venv, so that nothing comes to lie beside the sources.
+export PYTHONDONTWRITEBYTECODE :=
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
+
 # uv reads its own settings; where a machine has only pip's, they hold for uv too. It trusts whom the machine trusts: behind
 # a company's TLS proxy its own list of authorities would not do.
 UV := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),UV_SYSTEM_CERTS="$${UV_SYSTEM_CERTS:-true}") \

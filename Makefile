@@ -33,7 +33,7 @@ demo: $(READY) ## an origin, one appliance and a page that plays a film from it;
 
 .PHONY: test
 test: $(READY) ## all tests but the long ones
-	@exec $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@exec $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(READY) ## style, types and the direction of imports

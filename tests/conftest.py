@@ -41,9 +41,20 @@ def pytest_make_collect_report():
     return _insist((yield))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Two for each core, for `-n auto`: scenarios wait for disks, timers and other processes more than they compute."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """What the machine can't do is no skip: nobody could make it run there, in CI neither. But it is said."""
+    """What the machine can't do is no skip: nobody could make it run there, in CI neither. But it is said.
+
+    Scenarios come first: their files take longest, and `make test`, which hands out whole files in this order, would
+    have to wait for the last of them alone.
+    """
+    items.sort(key=lambda item: "scenarios" not in item.path.parts)
     said = config.stash[_LEFT_OUT] = []
     for mark, what in _NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(mark)]

@@ -39,6 +39,9 @@ PATH = "/film.mp4"
 SIZE = 2 * BLOCK_BYTES + 1_000_000
 KEY = object_key(PATH)
 EXTENT = extent_key(KEY, 1, 0)
+# A disk that is shared with other tests may take its time, and only the one whose turn is taken is late.
+PATIENT = Store(nvme_queue=1, read_timeout=20)
+HASTY = Store(nvme_queue=1, read_timeout=0.05)
 
 
 class Client:
@@ -95,8 +98,15 @@ class Box:
         self.bay = bay
         self.connection = connection
         self.client = client
-        self.others = Turns(bay.memory)
-        """Another process at the same device."""
+        self._others = Turns(bay.memory)
+
+    @contextlib.contextmanager
+    def late_disk(self):
+        """Another process has the device's only turn: what is asked of it meanwhile comes too late."""
+        self.worker.pools.store = HASTY
+        with self._others.turn(0, 1):
+            yield
+        self.worker.pools.store = PATIENT
 
     def forget_pages(self) -> None:
         fd = os.open(self.file, os.O_RDONLY)
@@ -127,8 +137,7 @@ async def box(keeper, tmp_path, scribe, board, content):
     courier = Courier(keeper.fd, 1)
     courier.connect()
     bay = Bay()
-    store = Store(nvme_queue=1, read_timeout=0.05)
-    pools = Pools(Turns(bay.memory), store, bay.tally, courier.stalled)
+    pools = Pools(Turns(bay.memory), PATIENT, bay.tally, courier.stalled)
     pages = Pages()
     worker = Worker(parse_settings(SETTINGS, ""), board, Lookup(reader, board), courier, pools, pages, bay.tally)
     ours, theirs = socket.socketpair()
@@ -182,7 +191,7 @@ async def test_cold_and_warm_spans_are_the_right_bytes(box, content, start, stop
 
 
 async def test_a_disk_that_answers_too_late_does_not_answer_the_next_request(box, keeper):
-    with box.others.turn(0, 1):
+    with box.late_disk():
         await box.client.ask(PATH)
         (want,) = await keeper.hears(ipc.Want)
         box.connection.expire(time.monotonic() + 1000)
@@ -229,7 +238,7 @@ async def test_a_block_that_does_not_come_in_time_comes_from_elsewhere_and_the_n
     await box.client.ask(PATH, 0, 1)
     await box.client.answer()
     box.forget_pages()
-    with box.others.turn(0, 1):
+    with box.late_disk():
         await box.client.ask(PATH)
         (want,) = await keeper.hears(ipc.Want)
         assert (want.block, want.unreadable) == (0, True)
@@ -241,7 +250,7 @@ async def test_a_block_that_does_not_come_in_time_comes_from_elsewhere_and_the_n
 
 
 async def test_while_a_device_is_stalled_all_its_cold_blocks_come_from_elsewhere_at_once(box, keeper, content):
-    with box.others.turn(0, 1):
+    with box.late_disk():
         await box.client.ask(PATH)
         answer = asyncio.ensure_future(box.client.answer())
         for block in range(3):
@@ -254,7 +263,7 @@ async def test_while_a_device_is_stalled_all_its_cold_blocks_come_from_elsewhere
 
 
 async def test_a_keeper_that_insists_is_not_asked_for_ever(box, keeper):
-    with box.others.turn(0, 1):
+    with box.late_disk():
         await box.client.ask(PATH)
         for number in range(3):
             want = (await keeper.hears(ipc.Want, number + 1))[number]
@@ -263,7 +272,7 @@ async def test_a_keeper_that_insists_is_not_asked_for_ever(box, keeper):
 
 
 async def test_a_block_that_was_moved_meanwhile_is_read_where_it_is_now(box, keeper, content):
-    with box.others.turn(0, 1):
+    with box.late_disk():
         await box.client.ask(PATH)
         (want,) = await keeper.hears(ipc.Want)
     await box.answers_again()
@@ -272,7 +281,7 @@ async def test_a_block_that_was_moved_meanwhile_is_read_where_it_is_now(box, kee
 
 
 async def test_who_leaves_lets_go_of_everything(box, keeper):
-    with box.others.turn(0, 1):
+    with box.late_disk():
         await box.client.ask(PATH, 0, 1)
         await keeper.hears(ipc.Want)
         box.connection.close()

@@ -56,9 +56,7 @@ def liar():
 
 @pytest.fixture(scope="module")
 def laddered(origin, liar, module_appliance):
-    return module_appliance(origin.url).start(
-        parents=[{"url": liar.url}], fetch={"stall_timeout": "1 s", "attempts": 2}
-    )
+    return module_appliance(origin.url).start(parents=[{"url": liar.url}], fetch={"attempts": 2})
 
 
 @pytest.mark.parametrize(("lie", "reason"), LIES, ids=named)

@@ -216,10 +216,16 @@ def test_reading_brings_nothing_into_the_page_cache_and_takes_nothing_out(folder
         assert cached_pages(file.fileno(), 0, BLOCK_BYTES) <= 0
         assert folder.read_block(KEY, 0, BLOCK_BYTES, crc) == content
         assert cached_pages(file.fileno(), 0, BLOCK_BYTES) <= 0
-        file.read()
-        before = cached_pages(file.fileno(), 0, BLOCK_BYTES)
-        assert folder.read_block(KEY, 0, BLOCK_BYTES, crc) == content
-        assert cached_pages(file.fileno(), 0, BLOCK_BYTES) == before
+
+        def takes_nothing_out():
+            file.seek(0)
+            file.read()
+            before = cached_pages(file.fileno(), 0, BLOCK_BYTES)
+            assert folder.read_block(KEY, 0, BLOCK_BYTES, crc) == content
+            return cached_pages(file.fileno(), 0, BLOCK_BYTES) == before
+
+        # The kernel may take a page back just then, for others; reading would do it each time.
+        assert any(takes_nothing_out() for _ in range(5))
 
 
 @pytest.mark.parametrize("how", [DeviceFolder.read_block, DeviceFolder.check_block])

@@ -106,7 +106,12 @@ class Bay:
 
     def files(self, name: str) -> dict[bytes, os.stat_result]:
         folder = self.shelf(name).folder
-        return {key: os.stat(folder.file_path(key)) for key in folder.extents()}
+        found = {}
+        for key in folder.extents():
+            # A mover that is at work may take it away just now.
+            with contextlib.suppress(FileNotFoundError):
+                found[key] = os.stat(folder.file_path(key))
+        return found
 
     def bytes_on_disk(self, name: str) -> int:
         """What the content takes; a file's label is the file system's business."""

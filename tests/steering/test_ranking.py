@@ -89,10 +89,10 @@ def test_a_nearer_class_comes_first_whatever_it_costs(nearer):
         ({"rtt": 10.0, "hit_ratio": 0.5, "held": 0.75}, "1/8", 10, 0, 20),
         ({"rtt": 10.0, "hit_ratio": 0.0}, 1, 80, 0, 90),
         ({"rtt": 3.5, "hit_ratio": 1.0}, 0, 0, 0, "7/2"),
-        ({"rtt": 10.0, "hit_ratio": 1.0, "utilisation": 0.5}, 0, 0, 2, 12),
-        ({"rtt": 10.0, "hit_ratio": 1.0, "utilisation": 0.75}, 0, 0, 6, 16),
-        ({"rtt": 10.0, "hit_ratio": 1.0, "utilisation": 0.875}, 0, 0, 14, 24),
-        ({"rtt": 10.0, "hit_ratio": 0.5, "held": 0.5, "utilisation": 0.8}, "1/4", 20, 8, 38),
+        ({"rtt": 10.0, "hit_ratio": 1.0, "utilisation": 0.5}, 0, 0, 1, 11),
+        ({"rtt": 10.0, "hit_ratio": 1.0, "utilisation": 0.75}, 0, 0, 3, 13),
+        ({"rtt": 10.0, "hit_ratio": 1.0, "utilisation": 0.875}, 0, 0, 7, 17),
+        ({"rtt": 10.0, "hit_ratio": 0.5, "held": 0.5, "utilisation": 0.8}, "1/4", 20, 4, 34),
     ],
 )
 def test_each_term_is_in_milliseconds(fields, miss, fetch, load, cost):

@@ -134,11 +134,14 @@ class Decider:
         near: tuple[Near, ...] = ()
         ranking = None
         if not hurried:
-            near = self.neighbourhood.near(where, _network(ask.client))
+            client = _network(ask.client)
+            near = self.neighbourhood.near(where, client)
+            refuge = self._fleet.refuge(near, client, ask.current, self._rules.guest_limit, ask.family)
+            question = Question(content.mix, ask.current, refuge)
             ranking = self._ranked(ask, question, near)
         members: Sequence[Member] = ()
         if ranking is not None:
-            best = chosen(ranking, self._rules.options)
+            best = chosen(question, ranking, self._rules, self._seed)
             members = [self._fleet.members[row.candidate.appliance] for row in best]
         if ranking is not None and members:
             reason = ranking.reason
@@ -200,7 +203,15 @@ class Decider:
     def _ranked(self, ask: Ask, question: Question, near: tuple[Near, ...]) -> Ranking:
         rules = self._rules
         rows = self._fleet.candidates(
-            near, ask.content, ask.current, rules.options, rules.hard_limit, rules.beside, ask.family, rules.guest_limit
+            near,
+            ask.content,
+            ask.current,
+            rules.options,
+            rules.hard_limit,
+            rules.beside,
+            ask.family,
+            rules.guest_limit,
+            question.refuge,
         )
         return rank(question, rows, rules, self._seed)
 
@@ -312,7 +323,7 @@ def again(line: Logged) -> tuple[Reason, tuple[Ranked, ...]]:
     (`REGION`, `STATIC`) it says who would have been ranked.
     """
     ranking = rank(line.question, line.candidates, line.rules, line.seed)
-    return ranking.reason, chosen(ranking, line.rules.options)
+    return ranking.reason, chosen(line.question, ranking, line.rules, line.seed)
 
 
 def proximity_of(decision: Decision) -> Proximity | None:

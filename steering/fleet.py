@@ -20,7 +20,7 @@ from pyroaring import BitMap
 from steering.errors import Unrecognised
 from steering.inventory import Appliance, Inventory, Wish
 from steering.names import mixed, mixed_name
-from steering.ranking import Bar, Candidate
+from steering.ranking import Bar, Candidate, refuge
 from steering.standing import KEEPS_OLD, TAKES_NEW, Patience, Signal, Standing, after, is_panic, ramp
 from steering.topology.distance import Proximity
 from wire.heartbeat import Heartbeat, HeartbeatAnswer
@@ -54,6 +54,8 @@ _SOONER: Final = 0.75
 """Whether too many are silent at once is asked so much sooner than each of them is doubted: heartbeats come spread
 over five seconds, and the first to be missed would be doubted before the others are."""
 _CLOCK_TOLERANCE: Final = 5.0
+_MOST_REFUGES: Final = 8
+"""Sites among which the players of one that is gone are spread."""
 _MOST_RENDITIONS: Final = 32
 """Of a title, looked up in holdings for one decision."""
 
@@ -217,6 +219,7 @@ class Fleet:
         self.inventory = Inventory()
         self.members: dict[str, Member] = {}
         self._of_site: dict[str, tuple[Member, ...]] = {}
+        self._site_mixes: dict[str, int] = {}
         self.panic_since: float | None = None
         """Since when silence is not believed, because too much of the fleet is silent at once."""
         self._heard_again_at = -math.inf
@@ -246,6 +249,7 @@ class Fleet:
             of_site[entry.site].append(member)
         self.members = members
         self._of_site = {name: tuple(inside) for name, inside in of_site.items()}
+        self._site_mixes = {name: mixed(mixed_name(name) ^ self._seed) for name in of_site}
         return turns
 
     def at(self, site: str) -> tuple[Member, ...]:
@@ -363,12 +367,13 @@ class Fleet:
         within: float = 0.0,
         family: int | None = None,
         guests: float = math.inf,
+        refuge: str | None = None,
     ) -> list[Candidate]:
         """Rows for the ranking: of the sites in `near` (site, kind, rtt), the nearest first, until `enough` appliances
         at two sites or more can take the player, which are those below `limit` of their load, and below `guests` where
         a nearer class has appliances at work. Of the class where that happens, all sites that are as near as the
-        nearest one, give or take `within` milliseconds, and twice as many appliances. `current`'s site is always there
-        if it is in `near`.
+        nearest one, give or take `within` milliseconds, and twice as many appliances. `current`'s site and the refuge
+        are always there if they are in `near`.
         """
         rows: list[Candidate] = []
         able = 0
@@ -376,7 +381,7 @@ class Fleet:
         renditions = content.renditions[:_MOST_RENDITIONS]
         of_site = self._of_site
         here = self.members.get(current) if current is not None else None
-        seeking = here.entry.site if here is not None else None
+        sought = {refuge, here.entry.site if here is not None else None} - {None}
         last = None
         edge = 0.0
         is_enough = is_guest = False
@@ -389,10 +394,10 @@ class Fleet:
                 edge = math.inf
             elif able >= 2 * enough and sites >= 2 and rtt > edge:
                 is_enough = True
-            if site == seeking:
-                seeking = None
+            if site in sought:
+                sought.remove(site)
             elif is_enough:
-                if seeking is None:
+                if not sought:
                     break
                 continue
             before = able
@@ -405,6 +410,51 @@ class Fleet:
                 sites += 1
                 edge = min(edge, rtt + within)
         return rows
+
+    def refuge(
+        self,
+        near: Iterable[tuple[str, Proximity, float]],
+        client: int,
+        current: str | None,
+        limit: float,
+        family: int | None = None,
+    ) -> str | None:
+        """Where a player should go if the site that serves it were gone, which is that of `current` or the nearest that
+        is at work: drawn for the client's network, among as many of the other sites in `near`, the nearest first, as it
+        takes to carry all that this one does. Room is what they carry less than `limit` of their load. None if nobody
+        has any.
+        """
+        here = self.members.get(current) if current is not None else None
+        home = here.entry.site if here is not None else None
+        needed = 0.0
+        if home is not None:
+            needed = sum([member.utilisation * member.weight for member in self.at(home)])
+        rooms: list[tuple[str, int, float]] = []
+        for site, _, _ in near:
+            if site == home:
+                continue
+            room = carried = 0.0
+            is_open = False
+            for member in self._of_site.get(site, ()):
+                if member.standing is not Standing.SERVING or (family is not None and not member.has_address(family)):
+                    continue
+                is_open = True
+                utilisation, weight = member.utilisation, member.weight
+                carried += utilisation * weight
+                if utilisation < limit:
+                    room += (limit - utilisation) * weight
+            if home is None:
+                if is_open:
+                    home = site
+                    needed = carried
+                continue
+            if room > 0:
+                # Of the last one only as much as the nearer ones leave.
+                rooms.append((site, self._site_mixes[site], min(room, needed) if needed > 0 else room))
+                needed -= room
+                if needed <= 0 or len(rooms) == _MOST_REFUGES:
+                    break
+        return refuge(client, rooms)
 
     def by_standing(self) -> dict[Standing, int]:
         counts = dict.fromkeys(Standing, 0)

@@ -13,13 +13,15 @@ be made again, years later, on another machine (replay.py).
 - Within a class those that cost nearly the same as the best share by weighted rendezvous hashing on the content, so
   that each has a home that stays put when others come or go (Thaler and Ravishankar 1998; weights: -w / ln h), with
   bounded load (Mirrokni, Thorup, Zadimoghaddam 2018): who carries more than `1 + spread` times their mean comes after.
-- The answer names appliances of two sites at least, if there are two: one power cut must not take the whole list.
+- The answer names appliances of two sites at least, if there are two: one power cut must not take the whole list. The
+  second is not the same for all players of the first, or these would be eight times what it can send: it is drawn for
+  each client network among several near ones, by the room that each has (`refuge`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -111,6 +113,8 @@ class Question(Struct, frozen=True, gc=False):
     """64 well-mixed bits of what stays together: the title."""
     current: str | None = None
     """The appliance that the player is on."""
+    refuge: str | None = None
+    """The site for it should that of the first appliance be gone; None: the next best."""
 
 
 class Candidate(Struct, frozen=True, gc=False, array_like=True):
@@ -201,14 +205,37 @@ def rank(question: Question, candidates: Sequence[Candidate], rules: Rules, seed
     return Ranking(tuple(ranked), tuple(rejected), _reason(ranked, rejected))
 
 
-def chosen(ranking: Ranking, count: int) -> tuple[Ranked, ...]:
-    """The first `count`, and of two sites at least if there are two: the last gives way to the best of another."""
+def chosen(question: Question, ranking: Ranking, rules: Rules, seed: int) -> tuple[Ranked, ...]:
+    """The first few, and of two sites at least if there are two: the last gives way to the best of another. With a
+    refuge: the best of the first one's site, then those of the refuge, then the others.
+    """
+    count = rules.options
     best = ranking.ranked[:count]
-    if count < 2 or len({row.candidate.site for row in best}) != 1:
+    if count < 2 or len(best) < 2:
         return best
-    site = best[0].candidate.site
+    site, refuge = best[0].candidate.site, question.refuge
+    away = [row for row in ranking.ranked if row.candidate.site == refuge] if refuge != site else []
+    if away:
+        inside = [row for row in ranking.ranked if row.candidate.site == site]
+        others = [row for row in best if row.candidate.site not in {site, refuge}]
+        away = _by_room(away, question.content ^ seed, rules)
+        return tuple((inside[: count - 1] + away + others)[:count])
+    if any(row.candidate.site != site for row in best):
+        return best
     other = next((row for row in ranking.ranked[count:] if row.candidate.site != site), None)
     return best if other is None else (*best[: count - 1], other)
+
+
+def refuge(client: int, rooms: Iterable[tuple[str, int, float]]) -> str | None:
+    """Of sites (name, 64 well-mixed bits of it, room) the one that is drawn for a client network, of which `client` is
+    64 well-mixed bits: each for its share of the room, by weighted rendezvous hashing. None if there is no room.
+    """
+    best, name = -math.inf, None
+    for site, mix, room in rooms:
+        score = math.log((mixed(client ^ mix) + 0.5) * _UNIT) / room if room > 0 else -math.inf
+        if score > best:
+            best, name = score, site
+    return name
 
 
 def _ordered(rows: list[Ranked], key: int, rules: Rules) -> list[Ranked]:
@@ -239,6 +266,31 @@ def _ordered(rows: list[Ranked], key: int, rules: Rules) -> list[Ranked]:
         others = [row for row in rows if row.cost > limit or row.candidate.rtt > farthest]
         ordered += sorted(others, key=_by_cost)
     return ordered
+
+
+def _by_room(rows: list[Ranked], key: int, rules: Rules) -> list[Ranked]:
+    """Of one site, for players that come all at once: those that hold as much, or nearly, by rendezvous on the content,
+    weighted by the room they have and not by what they can carry, for no load is told before all are there. Then the
+    rest by cost.
+    """
+    if len(rows) == 1:
+        return rows
+    limit = min([row.fetch for row in rows]) + rules.near
+    placed = []
+    for row in rows:
+        candidate = row.candidate
+        room = (rules.guest_limit - candidate.utilisation) * candidate.weight
+        if room > 0 and row.fetch <= limit:
+            share = (mixed(key ^ candidate.mix) + 0.5) * _UNIT
+            placed.append((False, -math.log(share) / room, candidate.appliance, row))
+        else:
+            placed.append((True, row.cost, candidate.appliance, row))
+    placed.sort(key=_by_first_three)
+    return [row for _, _, _, row in placed]
+
+
+def _by_first_three(placed: tuple[bool, float, str, Ranked]) -> tuple[bool, float, str]:
+    return placed[:3]
 
 
 def _by_cost(row: Ranked) -> tuple[float, str]:

@@ -292,6 +292,21 @@ def test_a_list_is_as_long_as_an_answer_and_spans_two_sites(options):
     assert options == 1 or len({name.split("-")[0] for name in names}) >= 2
 
 
+def test_when_a_site_goes_the_lists_of_its_players_fill_nobody():
+    desk = Desk()
+    for name, load in (("lisbon", 6), ("porto", 5), ("madrid", 4), ("paris", 1)):
+        desk.beat(f"{name}-1", f"{name}-2", egress_bps=load * GBIT)
+    arriving: Counter[str] = Counter()
+    for number in range(1000):
+        client = number.to_bytes(3, "big") + b"\1"
+        decision = desk.decider.decide(Ask(client, content_of(f"t{number % 200}"), Way.EXPLAIN), INSIDE, desk.now)
+        assert ids(decision)[0].startswith("lisbon")
+        arriving[next(name for name in ids(decision) if not name.startswith("lisbon"))] += 12 * GBIT // 1000
+    for name, bps in arriving.items():
+        assert desk.fleet.members[name].utilisation + bps / (10 * GBIT) < RULES.leave_limit
+    assert {name.split("-")[0] for name in arriving} == {"porto", "madrid"}
+
+
 # --- The log ---
 
 PLACES = st.sampled_from([INSIDE, OUTSIDE, NOWHERE, where(["gone"], 1, "XX", (0.0, 0.0))])

@@ -1,5 +1,7 @@
 """What is believed of appliances: by what they say, by their silence, by orders, and by what was sent to them."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from pyroaring import BitMap
 from steering.errors import Unrecognised
 from steering.fleet import Fleet, MemberState, Turn, Why, content_of
 from steering.inventory import PutAppliance, RemoveAppliance, SetWish, Wish, apply
+from steering.names import mixed
 from steering.ranking import Bar, Rules
 from steering.standing import Patience, Standing
 from steering.topology.distance import Proximity
@@ -687,6 +690,63 @@ def test_learned_prefixes_are_asked_for_while_the_version_is_another():
     assert clock.beat(prefixes_version=3).wants_prefixes is False
 
 
+# --- Refuges ---
+
+ROW_OF_SITES = [(f"s{number}", Proximity.PLACE, 10.0 + number) for number in range(12)]
+
+
+def refuges(clock, near=ROW_OF_SITES, current=None, limit=0.8, family=None):
+    """How often each is drawn, of a thousand networks."""
+    return Counter(clock.fleet.refuge(near, mixed(number), current, limit, family) for number in range(1000))
+
+
+def row_of_sites(count=12, **loads):
+    clock = Clockwork(Patience(ramp=0.0), **{f"s{number}": [f"a{number}"] for number in range(count)}).serve()
+    for name, percent in loads.items():
+        clock.beat(name, egress_bps=percent * GBIT)
+    return clock
+
+
+def test_the_players_of_a_site_are_spread_over_as_many_near_ones_as_it_takes_by_the_room_they_have():
+    assert set(refuges(row_of_sites(a0=0))) == {"s1"}
+    assert set(refuges(row_of_sites(a0=70))) == {"s1"}
+    spread = refuges(row_of_sites(a0=80, a1=60, a2=50, a3=40))
+    # 20 and 30 of the 80; of the third no more than what is left.
+    assert set(spread) == {"s1", "s2", "s3"}
+    assert [spread[name] / 1000 for name in ("s1", "s2", "s3")] == pytest.approx([20 / 80, 30 / 80, 30 / 80], abs=0.05)
+
+
+def test_who_is_full_or_does_not_serve_is_no_refuge():
+    clock = row_of_sites(a0=50, a1=80)
+    clock.beat("a2", ready=False)
+    assert set(refuges(clock)) == {"s3"}
+    assert set(refuges(row_of_sites(1))) == {None}
+    assert set(refuges(row_of_sites(2, a1=90))) == {None}
+
+
+def test_refuges_are_bounded_in_number():
+    loads = {f"a{number}": 79 for number in range(12)}
+    assert set(refuges(row_of_sites(**loads))) == {f"s{number}" for number in range(1, 9)}
+
+
+def test_who_plays_seeks_refuge_from_the_site_where_it_is():
+    assert set(refuges(row_of_sites(a0=10, a2=50), current="a2")) == {"s0"}
+    assert set(refuges(row_of_sites(a0=70, a2=50), current="a2")) == {"s0", "s1"}
+    assert set(refuges(row_of_sites(), current="stranger")) == {"s1"}
+
+
+def test_a_refuge_has_an_address_of_the_family():
+    clock = Clockwork(
+        PATIENCE,
+        *(site(f"s{number}") for number in range(3)),
+        appliance("a0", "s0", ipv4=("192.0.2.1",)),
+        appliance("a1", "s1", ipv6=("2001:db8::1",)),
+        appliance("a2", "s2", ipv4=("192.0.2.2",)),
+    ).serve()
+    assert set(refuges(clock, family=4)) == {"s2"}
+    assert set(refuges(clock)) == {"s1"}
+
+
 # --- Candidates ---
 
 
@@ -745,6 +805,14 @@ def test_the_site_of_the_current_appliance_is_always_seen_if_it_may_serve_the_cl
     assert {row.site for row in clock.rows(*near, current="a5-0")} == {"s0", "s1", "s5"}
     assert {row.site for row in clock.rows(*near[:5], current="a5-0")} == {"s0", "s1"}
     assert {row.site for row in clock.rows(*near, current="stranger")} == {"s0", "s1"}
+
+
+def test_the_refuge_is_always_seen_if_it_is_near():
+    clock = Clockwork(PATIENCE, **{f"s{number}": [f"a{number}-{k}" for k in range(4)] for number in range(6)}).serve()
+    near = [(f"s{number}", Proximity.PLACE, 10.0 + 10.0 * number) for number in range(6)]
+    for refuge in ("s4", "gone"):
+        rows = clock.fleet.candidates(near, content_of("t"), "a5-0", 4, 0.9, refuge=refuge)
+        assert {row.site for row in rows} == {"s0", "s1", "s5"} | {refuge} - {"gone"}
 
 
 def test_with_a_family_those_without_such_an_address_do_not_count():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steering.names import mixed, mixed_name
-from steering.ranking import Bar, Candidate, Question, Ranking, Reason, Rules, chosen, rank
+from steering.ranking import Bar, Candidate, Question, Ranking, Reason, Rules, chosen, rank, refuge
 from steering.topology.distance import Proximity
 from tests.steering.stock import candidate
 
@@ -269,7 +269,10 @@ ROWS = st.lists(
     unique_by=lambda row: row.appliance,
 )
 QUESTIONS = st.builds(
-    Question, st.integers(0, 2**64 - 1), st.none() | st.sampled_from([f"a{number}" for number in range(12)])
+    Question,
+    st.integers(0, 2**64 - 1),
+    st.none() | st.sampled_from([f"a{number}" for number in range(12)]),
+    st.none() | st.sampled_from(["lisbon", "porto", "madrid", "gone"]),
 )
 
 
@@ -349,7 +352,7 @@ def test_a_player_is_moved_only_for_a_reason(content, rows):
 @given(QUESTIONS, ROWS, st.integers(1, 8))
 def test_an_answer_spans_two_sites_whenever_two_are_eligible(question, rows, count):
     ranking = rank(question, rows, RULES, SEED)
-    best = chosen(ranking, count)
+    best = chosen(question, ranking, Rules(options=count), SEED)
     assert len(best) == min(count, len(ranking.ranked))
     assert best[:1] == ranking.ranked[:1]
     eligible = {row.candidate.site for row in ranking.ranked}
@@ -362,8 +365,68 @@ def test_the_last_gives_way_to_the_best_of_another_site():
         box("b1", site="porto", rtt=90.0),
         box("b2", site="porto", rtt=80.0),
     ]
-    best = [row.candidate.appliance for row in chosen(ranked(*rows), 4)]
+    best = [row.candidate.appliance for row in chosen(Question(1), ranked(*rows), RULES, SEED)]
     assert best == ["a0", "a1", "a2", "b2"]
+
+
+@given(QUESTIONS, ROWS)
+def test_after_the_site_of_the_first_the_refuge_comes_next(question, rows):
+    ranking = rank(question, rows, RULES, SEED)
+    sites = [row.candidate.site for row in chosen(question, ranking, RULES, SEED)]
+    if question.refuge in {row.candidate.site for row in ranking.ranked} - set(sites[:1]):
+        assert next(site for site in sites if site != sites[0]) == question.refuge
+
+
+def test_at_a_refuge_players_are_shared_by_the_room_that_is_there():
+    here = box("a1", proximity=P)
+    there = [
+        box("b1", site="porto", utilisation=0.7),
+        box("b2", site="porto", utilisation=0.1),
+        box("b3", site="porto", utilisation=0.8),
+    ]
+    wins: Counter[str] = Counter()
+    for title in TITLES:
+        question = Question(title, None, "porto")
+        first, second, *_ = chosen(question, rank(question, [here, *there], RULES, SEED), RULES, SEED)
+        assert first.candidate.appliance == "a1"
+        wins[second.candidate.appliance] += 1
+    assert set(wins) == {"b1", "b2"}
+    assert wins["b1"] / len(TITLES) == pytest.approx(0.1 / 0.8, abs=0.03)
+
+
+def test_at_a_refuge_too_who_has_the_title_comes_before_those_who_have_not():
+    rows = [box("a1", proximity=P), *(box(f"b{number}", site="porto", held=float(number == 2)) for number in range(4))]
+    for title in TITLES[:50]:
+        question = Question(title, None, "porto")
+        assert chosen(question, rank(question, rows, RULES, SEED), RULES, SEED)[1].candidate.appliance == "b2"
+
+
+# --- Refuges ---
+
+ROOMS = [
+    ("porto", mixed_name("porto"), 10.0),
+    ("madrid", mixed_name("madrid"), 30.0),
+    ("paris", mixed_name("paris"), 60.0),
+]
+NETWORKS = [mixed(number) for number in range(4000)]
+
+
+def test_networks_are_shared_among_refuges_by_their_room():
+    drawn = Counter(refuge(network, ROOMS) for network in NETWORKS)
+    for name, _, room in ROOMS:
+        assert drawn[name] / len(NETWORKS) == pytest.approx(room / 100, abs=0.03)
+
+
+def test_a_refuge_that_comes_or_goes_moves_only_its_own_share():
+    for network in NETWORKS[:500]:
+        before, after = refuge(network, ROOMS[:2]), refuge(network, ROOMS)
+        assert after in {before, "paris"}
+        assert refuge(network, reversed(ROOMS)) == after
+
+
+def test_where_there_is_no_room_is_no_refuge():
+    assert refuge(1, []) is None
+    assert refuge(1, [("porto", 5, 0.0)]) is None
 
 
 @given(QUESTIONS, ROWS)

@@ -11,7 +11,8 @@ What is simplified, and what is not:
   later if players were assigned to them: the heartbeats of the others would say what the last one said. Nobody can
   fall silent then, so the fleet's `tick` is called in the steps of 1 s only, and there everybody speaks every 5 s.
 - A playing player asks again every 51 to 60 s. Where `Policy.stays` proves that the answer would be to stay, the
-  question is not put (`ask_all` puts it), and the list that the player has for an emergency stays the older one.
+  question is not put (`ask_all` puts it), and the list that the player has for an emergency stays the older one; but
+  those whose appliance will be gone within a minute do ask.
 - An appliance that is gone sends nothing. Its players need 2 to 10 s to believe it, then take the next place of the
   list they have; so does one that was sent there before steering knew.
 - What an appliance is asked for beyond its capacity nobody gets (`unserved`). Players do not choose lower bitrates.
@@ -312,7 +313,7 @@ class Day:
         place = int(self._place[row])
         weight = float(self._weight[row])
         choice = self._policy.choose(
-            place, int(self._title[row]), current, min(EXPECTED_BPS * weight, float(self._bps[row])), float(now)
+            place, int(self._title[row]), current, min(EXPECTED_BPS * weight, float(self._bps[row])), row, float(now)
         )
         self.outcome.decisions += 1
         options = choice.options
@@ -391,7 +392,8 @@ class Day:
             for row in rows.tolist():
                 self._ask_and_compare(row, now)
             return
-        for row in rows[~self._stay(rows)].tolist():
+        # Who will need the list soon has one of the last minute.
+        for row in rows[~self._stay(rows) | self._is_soon_gone(now)[self._appliance[rows]]].tolist():
             self._split(row, now)
             self._ask(row, now)
 
@@ -415,6 +417,13 @@ class Day:
         times = [when for outage in self._outages for when in (outage.at, outage.until)]
         times += [happening.at for happening in self._happenings]
         return any(when - _BEFORE <= now < when + _AFTER for when in times)
+
+    def _is_soon_gone(self, now: int) -> np.ndarray:
+        soon = np.zeros(len(self.load), bool)
+        for outage in self._outages:
+            if outage.at - _TTL <= now < outage.at:
+                soon[outage.appliances] = True
+        return soon
 
     def _happen(self, now: int) -> None:
         for outage, recovery in zip(self._outages, self.outcome.recoveries, strict=True):

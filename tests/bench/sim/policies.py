@@ -53,8 +53,8 @@ class Policy(Protocol):
     moves: Counter[str]
     """Weights of players that it moved, by why."""
 
-    def choose(self, place: int, title: int, current: int, bps: float, now: float) -> Choice:
-        """Where a player should go, who is on `current` or on none (ORIGIN) yet."""
+    def choose(self, place: int, title: int, current: int, bps: float, network: int, now: float) -> Choice:
+        """Where a player should go, who is on `current` or on none (ORIGIN) yet. `network` is a number of its own."""
 
     def stays(
         self, rows: np.ndarray, place: np.ndarray, current: np.ndarray, proximity: np.ndarray, rtt: np.ndarray
@@ -164,12 +164,14 @@ class Ours:
                 name = world.names[appliance]
                 self.fleet.learn(Holdings(appliance=name, boot="0", version=1, bitmap=bitmap.serialize()))
 
-    def choose(self, place: int, title: int, current: int, bps: float, now: float) -> Choice:
+    def choose(self, place: int, title: int, current: int, bps: float, network: int, now: float) -> Choice:
         ruler = self._ruler
         if ruler.best_class[place] < 0:
             ruler.near(place)
+        # What is near to those whose place nobody knows hangs on their network: the ruler measured that of one.
+        is_known = ruler.world.wheres[place].latitude is not None
         ask = Ask(
-            ruler.clients[place],
+            (mixed(network) >> 40).to_bytes(3, "big") + b"\1" if is_known else ruler.clients[place],
             self._contents[title],
             Way.JSON if current == ORIGIN else Way.CONTENT_STEERING,
             None if current == ORIGIN else self._members[current].entry.id,
@@ -356,7 +358,7 @@ class Blind:
             self._well[silent] = 0
             self._epoch += 1
 
-    def choose(self, place: int, title: int, current: int, bps: float, now: float) -> Choice:
+    def choose(self, place: int, title: int, current: int, bps: float, network: int, now: float) -> Choice:
         order = self._orders.get(place)
         if order is None:
             order = self._orders[place] = self._sites(place)

@@ -3,9 +3,9 @@
 What is simplified, and what is not:
 
 - A session stands for many viewers. It comes, asks and moves as several, each of which reads 15 % of a usual appliance
-  of its site at most (of a small one, if it is in no announced prefix); and 2 % where that could matter, for its site
-  carries more than 65 % or something happens in its country, and 8 % of a small one. They come one after the other
-  within two minutes, as long as it takes until the next session of a market.
+  of its site at most (of a small one, if it is in no announced prefix); and 2 % where that could matter, for one of
+  its site carries more than 65 % or something happens in its country, and 8 % of a small one. They come one after the
+  other within two minutes, as long as it takes until the next session of a market.
 - Time goes in steps of 5 s, the interval of heartbeats; from just before an outage begins or ends, or a crowd comes,
   in steps of 1 s for some minutes. In the steps of 5 s only appliances speak whose load has changed, and once more 15 s
   later if players were assigned to them: the heartbeats of the others would say what the last one said. Nobody can
@@ -502,8 +502,9 @@ class Day:
 
     def _warm(self, now: int) -> None:
         """Where sessions come as several."""
-        site = np.bincount(self._world.site_of, weights=self.load) / self._site_capacity
-        self._is_hot = site[self._world.home] > _HOT
+        busiest = np.zeros(len(self._site_capacity))
+        np.maximum.at(busiest, self._world.site_of, self.load / self._world.capacity)
+        self._is_hot = busiest[self._world.home] > _HOT
         near = [
             country
             for outage in self._outages

@@ -66,14 +66,13 @@ def _run(given: argparse.Namespace) -> int:
         gc.collect()
         gc.freeze()
         since = time.process_time()
-        samples = {label: sample.at for label, sample in plan.samples}
         outcome = Day(
             ruler,
             played,
             policy,
             scenario.outages(plan, there),
             scenario.happenings(plan, there),
-            samples,
+            plan.moments(),
             given.seed,
             start,
             end,
@@ -121,10 +120,17 @@ def _optima(ruler: Ruler, outcome: Outcome, plan: scenario.Scenario) -> dict[str
     """Against sites filled up to where steering stops sending new players."""
     found = {}
     for label, sample in plan.samples:
-        if label in outcome.samples:
-            best = lp.optimum(ruler, outcome.samples[label], sample.countries, ROOM)
-            if best is not None:
-                found[label] = best
+        if label not in outcome.samples:
+            continue
+        seen = outcome.samples[label]
+        best = lp.optimum(ruler, seen, sample.countries, ROOM)
+        if best is None:
+            continue
+        before = outcome.samples.get(scenario.before(label))
+        if before is not None and outcome.course is not None:
+            stayed = lp.staying(ruler, outcome.course, before, seen, sample.countries, ROOM)
+            best = dataclasses.replace(best, staying=stayed)
+        found[label] = best
     return found
 
 
@@ -152,7 +158,12 @@ def _told(outcomes: dict[str, Outcome], optima: dict[str, dict[str, lp.Optimum]]
     for label in labels:
         cells = [f"{100 * optima[name][label].extra:+.2f} %" for name in outcomes]
         lines.append([f"distance beyond the optimum: {label}", *cells])
+        lines.append(["- beyond one that moves nobody who plays", *(_beyond(optima[name][label]) for name in outcomes)])
     return table(["", *outcomes], lines)
+
+
+def _beyond(best: lp.Optimum) -> str:
+    return "" if best.staying is None else f"{100 * (best.ours / best.staying - 1.0):+.2f} %"
 
 
 def _judged(ours: Outcome, optima: dict[str, lp.Optimum]) -> str:
@@ -177,7 +188,7 @@ def _line(promise: str, target: str, here: str, *, is_reached: bool) -> list[str
 
 
 def _plain(outcome: Outcome) -> dict:
-    plain = {name: value for name, value in vars(outcome).items() if name not in {"samples", "recoveries"}}
+    plain = {name: value for name, value in vars(outcome).items() if name not in {"samples", "recoveries", "course"}}
     plain["recoveries"] = [dataclasses.asdict(recovery) for recovery in outcome.recoveries]
     return plain
 

@@ -127,12 +127,24 @@ class Outcome:
     mistaken: int = 0
     """Players of whom `Policy.stays` was sure and who were moved: counted with `ask_all`."""
     samples: dict[str, Snapshot] = field(default_factory=dict)
+    course: Course | None = None
+
+
+@dataclass(frozen=True)
+class Course:
+    """Who came and left, all day: for the linear program in which nobody moves. One row for each piece of a session."""
+
+    place: np.ndarray
+    bps: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """Who is where at one moment: for the linear program."""
 
+    at: int
     place: np.ndarray
     appliance: np.ndarray
     bps: np.ndarray
@@ -215,6 +227,8 @@ class Day:
             now += step
             self._look(now, is_close=is_close)
         self.outcome.moves = +self._policy.moves
+        rows = slice(self._rows)
+        self.outcome.course = Course(self._place[rows], self._bps[rows], self._start_of[rows], self._stop[rows])
         return self.outcome
 
     # --- Rows: a session, or a piece of one ---
@@ -222,7 +236,8 @@ class Day:
     def _make_room(self, count: int) -> None:
         kinds = {
             "_place": np.int32, "_title": np.int32, "_appliance": np.int32, "_proximity": np.int8, "_rtt": np.float32,
-            "_weight": np.float64, "_bps": np.float64, "_stop": np.int32, "_period": np.int8, "_alive": bool,
+            "_weight": np.float64, "_bps": np.float64, "_start_of": np.int32, "_stop": np.int32, "_period": np.int8,
+            "_alive": bool,
         }  # fmt: skip
         for name, kind in kinds.items():
             grown = np.zeros(count, kind)
@@ -234,7 +249,7 @@ class Day:
             options[: self._rows] = self._options[: self._rows]
         self._options = options
 
-    def _row(self, place: int, title: int, weight: float, bps: float, stop: int) -> int:
+    def _row(self, place: int, title: int, weight: float, bps: float, start: int, stop: int) -> int:
         row = self._rows
         if row == len(self._place):
             self._make_room(2 * row)
@@ -243,6 +258,7 @@ class Day:
         self._title[row] = title
         self._weight[row] = weight
         self._bps[row] = bps
+        self._start_of[row] = start
         self._stop[row] = stop
         self._appliance[row] = ORIGIN
         # As steering/answers: each client's own, and the same each time.
@@ -270,7 +286,12 @@ class Day:
         appliance = int(self._appliance[row])
         for _ in range(pieces - 1):
             other = self._row(
-                int(self._place[row]), int(self._title[row]), self._weight[row], self._bps[row], int(self._stop[row])
+                int(self._place[row]),
+                int(self._title[row]),
+                self._weight[row],
+                self._bps[row],
+                int(self._start_of[row]),
+                int(self._stop[row]),
             )
             self._appliance[other] = appliance
             self._proximity[other] = self._proximity[row]
@@ -300,7 +321,7 @@ class Day:
                 self._enter(place, title, weight, bps, stop, now)
 
     def _enter(self, place: int, title: int, weight: float, bps: float, stop: int, now: int) -> None:
-        row = self._row(place, title, weight, bps, stop)
+        row = self._row(place, title, weight, bps, now, stop)
         is_served = self._ask(row, now)
         self._due[(now + int(self._period[row])) % _RING].append(row)
         if now >= self._start:
@@ -479,6 +500,7 @@ class Day:
             if when - STEP < now <= when:
                 rows = self._active()
                 self.outcome.samples[name] = Snapshot(
+                    now,
                     self._place[rows].copy(),
                     self._appliance[rows].copy(),
                     self._bps[rows].copy(),

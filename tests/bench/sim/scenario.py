@@ -24,6 +24,8 @@ class Sample:
 
     at: int
     countries: tuple[str, ...]
+    since: int
+    """Another program has them where they were best then, and lets those stay who are there."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,24 @@ class Scenario:
     isp_country: str = "BR"
     crowd: Crowd | None = CROWD
     samples: tuple[tuple[str, Sample], ...] = (
-        ("crowd", Sample(2 * HOUR + 15 * 60, ("US",))),
-        ("evening", Sample(19 * HOUR, ("DE", "FR", "GB", "NL", "BE"))),
-        ("site outage", Sample(19 * HOUR + 40 * 60, ("DE", "FR", "GB", "NL", "BE"))),
-        ("ISP outage", Sample(22 * HOUR + 50 * 60, ("BR",))),
+        ("crowd", Sample(2 * HOUR + 15 * 60, ("US",), 2 * HOUR)),
+        ("evening", Sample(19 * HOUR, ("DE", "FR", "GB", "NL", "BE"), 18 * HOUR + 40 * 60)),
+        ("site outage", Sample(19 * HOUR + 40 * 60, ("DE", "FR", "GB", "NL", "BE"), 19 * HOUR + 20 * 60)),
+        ("ISP outage", Sample(22 * HOUR + 50 * 60, ("BR",), 22 * HOUR + 30 * 60)),
     )
+
+    def moments(self) -> dict[str, int]:
+        """When to look who is where."""
+        return {
+            name: at
+            for label, sample in self.samples
+            for name, at in ((label, sample.at), (before(label), sample.since))
+        }
+
+
+def before(label: str) -> str:
+    """Of a sample, the moment since when its players stay."""
+    return f"before: {label}"
 
 
 def outages(plan: Scenario, world: World) -> tuple[Outage, ...]:

@@ -21,7 +21,7 @@ PLAN = Scenario(
     isp_outage=ISP_AWAY,
     isp_country="DE",
     crowd=None,
-    samples=(("evening", Sample(19 * HOUR + 500, ("DE",))),),
+    samples=(("evening", Sample(19 * HOUR + 500, ("DE",), 19 * HOUR + 60)),),
 )
 QUIET = dataclasses.replace(PLAN, end=19 * HOUR + 1200, site_country="", isp_country="")
 
@@ -42,7 +42,7 @@ def play(name, plan, scale=SCALE, **more):
         policy,
         scenario.outages(plan, there),
         scenario.happenings(plan, there),
-        {label: sample.at for label, sample in plan.samples},
+        plan.moments(),
         SEED,
         plan.start,
         plan.end,
@@ -103,6 +103,15 @@ def test_players_are_not_much_farther_than_the_optimum_would_have_them(quiet):
     assert best is not None
     assert best.unplaced == 0
     assert best.extra <= 0.01
+
+
+def test_nobody_can_be_nearer_than_the_optimum_by_staying_where_they_are(quiet):
+    ruler, outcome = quiet
+    seen, before = outcome.samples["evening"], outcome.samples[scenario.before("evening")]
+    best = lp.optimum(ruler, seen, ("DE",), ROOM)
+    assert best is not None
+    assert outcome.course is not None
+    assert best.best - 1e-6 <= lp.staying(ruler, outcome.course, before, seen, ("DE",), ROOM) <= best.best * 1.01
 
 
 def test_questions_that_are_not_put_would_have_changed_nothing():

@@ -61,6 +61,18 @@ def publish_command(
         Path | None,
         typer.Option(help="Where renditions are made; a killed run is continued there. Default: ~/.cache/oca-admin."),
     ] = None,
+    steering: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where players reach steering: they ask it while they play, and move."),
+    ] = None,
+    films_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With --steering: where films are until it says better, such as the name its DNS answers for."
+            " DASH is steered only with it.",
+        ),
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Publish a title that is published already anew.")] = False,
 ) -> None:
     """Encode a film, upload it, and enter it in the catalogue.
@@ -73,7 +85,12 @@ def publish_command(
     content); whoever starts later gets the new ones.
     """
     with reported("publish", interrupted="interrupted; the same command continues it"):
-        order = Order(video, title, _numbers(heights), work_dir or default_work_dir(), is_replacement=replace)
+        order = Order(
+            *(video, title, _numbers(heights), work_dir or default_work_dir()),
+            is_replacement=replace,
+            steering_url=steering,
+            films_url=films_url,
+        )
         watching = watcher()
         publish(order, Bucket(to, endpoint_url), watching)
         watching.say(f"published: {to.rstrip('/')}{title_folder(title)}/master.m3u8 (HLS), manifest.mpd (DASH)")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from typing import Final
+from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from admin.publish.boxes import Timing
@@ -23,6 +24,9 @@ DASH: Final = "manifest.mpd"
 # SegmentTemplate's spelling and ours; five digits last 111 hours of 4 s segments.
 _MEDIA: Final = "seg-$Number%05d$.m4s"
 _AUDIO_GROUP: Final = "audio"
+# Steering's own pathways are clones of this one (PATHWAY-ID's default in draft-pantos-content-steering). It is said
+# all the same: players take a default in HLS, and none in DASH.
+_PATHWAY: Final = "."
 
 
 def segment_name(number: int) -> str:
@@ -71,6 +75,23 @@ class Encoded:
         return math.ceil(sum(piece.size_bytes for piece in self.pieces) * 8 / self.duration)
 
 
+@dataclass(frozen=True)
+class Steered:
+    """How a title's manifests lead players to steering while they play."""
+
+    folder: str
+    """The title's own: /titles/ID."""
+    service_url: str
+    """Where players reach steering: https://host."""
+    films_url: str | None
+    """Where films are fetched from before steering has said better: https://host. DASH needs it, because Shaka can't
+    clone a relative BaseURL and would not play at all; without it, only HLS is steered."""
+
+    def question(self, manifest: str) -> str:
+        """The content-steering question of a player of this manifest."""
+        return f"{self.service_url}/v1/content-steering?path={quote(f'{self.folder}/{manifest}')}"
+
+
 def hls_playlist(timings: tuple[Timing, ...]) -> str:
     """The media playlist of one rendition, beside its segments."""
     lines = [
@@ -88,10 +109,12 @@ def hls_playlist(timings: tuple[Timing, ...]) -> str:
     return "\n".join([*lines, "#EXT-X-ENDLIST", ""])
 
 
-def hls_master(renditions: tuple[Encoded, ...]) -> str:
+def hls_master(renditions: tuple[Encoded, ...], steered: Steered | None = None) -> str:
     """The multivariant playlist: every video rendition, each with every audio rendition."""
     audios, videos = _of(Kind.AUDIO, renditions), _of(Kind.VIDEO, renditions)
     lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
+    if steered:
+        lines.append(f'#EXT-X-CONTENT-STEERING:SERVER-URI="{steered.question(HLS)}",PATHWAY-ID="{_PATHWAY}"')
     for place, audio in enumerate(audios):
         lines.append(
             f'#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="{_AUDIO_GROUP}",NAME="{audio.name}"'
@@ -108,13 +131,14 @@ def hls_master(renditions: tuple[Encoded, ...]) -> str:
             f"#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},AVERAGE-BANDWIDTH={average},"
             f'CODECS="{codecs}",RESOLUTION={video.width}x{video.height},FRAME-RATE={float(video.frame_rate):.3f},'
             + (f'AUDIO="{_AUDIO_GROUP}",' if audios else "")
+            + (f'PATHWAY-ID="{_PATHWAY}",' if steered else "")
             + "CLOSED-CAPTIONS=NONE",
             f"{video.folder}/{PLAYLIST}",
         ]
     return "\n".join([*lines, ""])
 
 
-def dash_manifest(renditions: tuple[Encoded, ...]) -> str:
+def dash_manifest(renditions: tuple[Encoded, ...], steered: Steered | None = None) -> str:
     """The MPD: one adaptation set for video, one for each audio rendition."""
     longest = max(rendition.duration for rendition in renditions)
     segment = max(piece.timing.seconds for rendition in renditions for piece in rendition.pieces)
@@ -129,6 +153,14 @@ def dash_manifest(renditions: tuple[Encoded, ...]) -> str:
             "minBufferTime": _iso(segment),
         },
     )
+    if steered and steered.films_url:
+        base = ET.SubElement(mpd, "BaseURL", {"serviceLocation": _PATHWAY})
+        base.text = f"{steered.films_url}{steered.folder}/"
+        # Playing does not wait for steering: where the manifest came from is a good place already.
+        service = ET.SubElement(
+            mpd, "ContentSteering", {"defaultServiceLocation": _PATHWAY, "queryBeforeStart": "false"}
+        )
+        service.text = steered.question(DASH)
     period = ET.SubElement(mpd, "Period", {"id": "0", "start": "PT0S"})
     videos = _of(Kind.VIDEO, renditions)
     picture = _adaptation(period, 0, Kind.VIDEO, None)

@@ -10,6 +10,7 @@ publish one title, the second to finish stops and says so.
 
 import datetime as dt
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -22,7 +23,7 @@ from admin.bucket import UPLOADS_AT_ONCE, Bucket, Upload
 from admin.errors import ConditionFailed, InputError, MachineError, StoreError, StoreRefused, TitleTaken, UsageError
 from admin.progress import Step, Watcher
 from admin.publish.encoder import Ffmpeg, Film, encode, find_ffmpeg, probe
-from admin.publish.manifests import DASH, HLS, dash_manifest, hls_master
+from admin.publish.manifests import DASH, HLS, Steered, dash_manifest, hls_master
 from admin.publish.numbers import claimed, settled
 from admin.publish.renditions import AUDIO_CHANNELS, PEAK_BPS, AudioPlan, Plan, planned
 from admin.publish.workshop import DASH_TYPE, HLS_TYPE, Finished, Workshop
@@ -48,6 +49,8 @@ FOR_EVER: Final = "public, max-age=31536000, immutable"
 BRIEFLY: Final = "public, max-age=5, stale-while-revalidate=30, stale-if-error=604800"
 _NEVER: Final = "no-cache"
 _JSON: Final = "application/json"
+# What may stand in a playlist's quoted string and in a host name.
+_BASE_URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 
 # A file may end a little before its header says; one that breaks off ends much before.
 _MISSING_SECONDS: Final = 1.0
@@ -58,13 +61,23 @@ _CLAIM_DEADLINE: Final = 60.0
 
 @dataclass(frozen=True)
 class Order:
-    """What the operator asked for. `is_replacement`: the title may be published already."""
+    """What the operator asked for. `is_replacement`: the title may be published already. Of the two URLs, see
+    `manifests.Steered`; without `steering_url` players are not told of steering.
+    """
 
     video: Path
     title: str
     heights: tuple[int, ...]
     work_dir: Path
     is_replacement: bool
+    steering_url: str | None = None
+    films_url: str | None = None
+
+    @property
+    def steered(self) -> Steered | None:
+        if self.steering_url is None:
+            return None
+        return Steered(title_folder(self.title), self.steering_url, self.films_url)
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ def publish(order: Order, bucket: Bucket, watcher: Watcher) -> Title:
         with watcher.step("upload", sum(rendition.size_bytes for rendition in made)) as step:
             _upload_all(order.title, made, bucket, step)
         with watcher.step("catalogue", None) as step:
-            title = _enter(order.title, made, standing, bucket)
+            title = _enter(order, made, standing, bucket)
             step.note(f"renditions {', '.join(str(rendition.number) for rendition in title.renditions)}")
         workshop.discard()
     return title
@@ -107,6 +120,11 @@ def _require_sense(order: Order) -> None:
     if not order.heights or not set(order.heights) <= PEAK_BPS.keys():
         asked = ",".join(map(str, order.heights))
         raise UsageError(f"heights {asked!r} can't be used; allowed: any of {', '.join(map(str, PEAK_BPS))}")
+    for url in (order.steering_url, order.films_url):
+        if url is not None and not _BASE_URL.fullmatch(url):
+            raise UsageError(f"{url!r} can't be used; allowed: http(s)://host or http(s)://host:port")
+    if order.films_url is not None and order.steering_url is None:
+        raise UsageError("--films-url says where films are until --steering says better; give both")
 
 
 def _standing(title: str, bucket: Bucket) -> Standing:
@@ -209,15 +227,16 @@ def _upload_all(title: str, made: tuple[Finished, ...], bucket: Bucket, step: St
             future.result()
 
 
-def _enter(title: str, made: tuple[Finished, ...], standing: Standing, bucket: Bucket) -> Title:
+def _enter(order: Order, made: tuple[Finished, ...], standing: Standing, bucket: Bucket) -> Title:
     """Number the renditions, write the manifests and, last, the catalogue's document."""
+    title = order.title
     folders = {rendition.folder: _folder(title, rendition) for rendition in made}
     held = {_folder_of(old): old.number for old in standing.title.renditions} if standing.title else {}
     given = claim_numbers(bucket, tuple(folders.values()), held)
     encoded = tuple(rendition.encoded for rendition in made)
     manifests = (
-        Upload(_manifest_path(title, DASH), dash_manifest(encoded).encode(), DASH_TYPE, BRIEFLY),
-        Upload(_manifest_path(title, HLS), hls_master(encoded).encode(), HLS_TYPE, BRIEFLY),
+        Upload(_manifest_path(title, DASH), dash_manifest(encoded, order.steered).encode(), DASH_TYPE, BRIEFLY),
+        Upload(_manifest_path(title, HLS), hls_master(encoded, order.steered).encode(), HLS_TYPE, BRIEFLY),
     )
     entry = Title(
         title=title,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.publish.boxes import Timing
-from admin.publish.manifests import Encoded, Piece, dash_manifest, hls_master, hls_playlist
+from admin.publish.manifests import Encoded, Piece, Steered, dash_manifest, hls_master, hls_playlist
 from wire.catalog import Kind
 
 MPD = {"m": "urn:mpeg:dash:schema:mpd:2011"}
@@ -49,6 +49,24 @@ def test_the_master_budgets_for_picture_and_the_dearest_sound():
     master = hls_master((GERMAN, ENGLISH, VIDEO))
     assert "BANDWIDTH=920000," in master
     assert 'CODECS="avc1.640015,mp4a.40.2",RESOLUTION=426x240,FRAME-RATE=25.000,AUDIO="audio"' in master
+
+
+def test_a_steered_manifest_tells_players_whom_to_ask_and_what_its_clones_are_made_of():
+    steered = Steered("/titles/film", "https://steer.example", "https://films.example")
+    asked = "https://steer.example/v1/content-steering?path=/titles/film"
+    master = hls_master((GERMAN, VIDEO), steered)
+    assert f'#EXT-X-CONTENT-STEERING:SERVER-URI="{asked}/master.m3u8",PATHWAY-ID="."\n' in master
+    assert [',PATHWAY-ID=".",' in line for line in master.splitlines() if "STREAM-INF" in line] == [True]
+    mpd = ET.fromstring(dash_manifest((GERMAN, VIDEO), steered))
+    base, service = mpd.find("m:BaseURL", MPD), mpd.find("m:ContentSteering", MPD)
+    assert (base.get("serviceLocation"), base.text) == (".", "https://films.example/titles/film/")
+    assert (service.get("defaultServiceLocation"), service.text) == (".", f"{asked}/manifest.mpd")
+
+
+def test_without_a_place_that_clones_can_be_made_of_only_hls_is_steered():
+    steered = Steered("/titles/film", "https://steer.example", None)
+    assert "CONTENT-STEERING" in hls_master((VIDEO,), steered)
+    assert dash_manifest((VIDEO,), steered) == dash_manifest((VIDEO,))
 
 
 def test_the_first_language_is_the_default_and_each_is_offered():

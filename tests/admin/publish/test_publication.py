@@ -280,6 +280,28 @@ def test_sizes_we_have_no_rate_for_are_refused(order, heights):
         publish(replace(order, heights=heights), Bucket("s3://films", NOWHERE), Lines())
 
 
+@pytest.mark.parametrize(
+    "urls",
+    [
+        {"steering_url": "steer.example"},
+        {"steering_url": "https://steer.example/v1"},
+        {"steering_url": 'https://steer.example"'},
+        {"steering_url": "https://steer.example", "films_url": "ftp://films.example"},
+        {"films_url": "https://films.example"},
+    ],
+)
+def test_addresses_that_players_could_not_use_are_refused(order, urls):
+    with pytest.raises(UsageError, match=r"can't be used|give both"):
+        publish(replace(order, **urls), Bucket("s3://films", NOWHERE), Lines())
+
+
+def test_a_film_that_is_steered_says_so_in_both_manifests(order, store):
+    publish(replace(order, steering_url="https://s.example", films_url="https://f.example"), store.open(), Lines())
+    asked = b"https://s.example/v1/content-steering?path=/titles/metropolis/"
+    assert asked + b"master.m3u8" in store.body("/titles/metropolis/master.m3u8")
+    assert asked + b"manifest.mpd" in store.body("/titles/metropolis/manifest.mpd")
+
+
 ODD_FILMS = {
     "one_picture": ("testsrc2=size=64x48:rate=25:duration=0.04",),
     "odd_sides": ("testsrc2=size=161x121:rate=10:duration=5",),

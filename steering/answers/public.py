@@ -3,7 +3,7 @@
 Today's players were tried, and what they do wrong is allowed for (hls.js 1.7, dash.js 5.2, Shaka 5.2): a manifest
 always has a TTL (without, hls.js asks two hundred times a second), RELOAD-URI is absolute (Shaka throws on a relative
 one), and content steering is never answered with 429 or 404 (hls.js then stops for good): who asks too often gets a
-longer TTL.
+longer TTL. The first answer leaves an HLS player on the pathway that it began with (`_stays`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, urlsplit
@@ -36,6 +36,8 @@ _NUMBER: Final = re.compile(r"[0-9]{1,15}")
 _PATHWAY: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HOSTS: Final = 65_536
 """Of appliances, remembered: splitting five URLs took a quarter of an answer."""
+_AGAIN: Final = "again"
+"""A parameter of reload addresses: the player has had an answer."""
 _MOST_BPS: Final = 1_000_000_000.0
 _DEFAULT_PATHWAY: Final = "."
 """Of a playlist that names none (draft-pantos-content-steering, section on PATHWAY-ID)."""
@@ -140,11 +142,14 @@ class Public:
         if not _PATHWAY.fullmatch(base):
             base = _DEFAULT_PATHWAY
         places = [place for place in decision.targets if place.url]
+        priority = tuple(place.id for place in places)
+        if not priority or _stays(query, base):
+            priority = (base, *(name for name in priority if name != base))
         manifest = SteeringManifest(
             version=1,
             ttl=ttl,
             reload_uri=self._reload_uri(path, base),
-            priority=tuple(place.id for place in places) or (base,),
+            priority=priority,
             clones=tuple(
                 PathwayClone(base=base, id=place.id, uri=UriReplacement(host=host))
                 for place in places
@@ -180,7 +185,7 @@ class Public:
 
     def _reload_uri(self, path: str, base: str) -> str:
         tail = "" if base == _DEFAULT_PATHWAY else f"&base={quote(base)}"
-        return f"{self._base}/v1/content-steering?path={quote(path)}{tail}"
+        return f"{self._base}/v1/content-steering?path={quote(path)}{tail}&{_AGAIN}=1"
 
     def _client(self, request: web.Request) -> bytes:
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
@@ -216,6 +221,14 @@ class Public:
                 return web.Response(status=error.status, body=_encode(Problem(error=str(error))), headers=headers)
 
         return guarded
+
+
+def _stays(query: Mapping[str, str], base: str) -> bool:
+    """Whether it is too early to move this player. hls.js (1.7.4) drops its first segment if it is given another
+    pathway while that is on its way, a clone on the same host too, and then waits for it for ever. It was sent to
+    where it is a moment ago.
+    """
+    return _AGAIN not in query and query.get("_HLS_pathway") == base
 
 
 def pathway(said: str | None) -> str | None:

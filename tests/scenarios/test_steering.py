@@ -97,6 +97,15 @@ def test_urls_lead_to_the_path_that_was_asked_for(steering):
     assert all(option["url"].endswith(".example/titles/a/b%20c/d.m4s") for option in options)
 
 
+def test_an_hls_player_is_left_where_it_began_by_the_first_answer_and_led_on_by_the_next(steering):
+    names = steering.steer(FILM, INSIDE)
+    first = steering.steering_manifest(FILM, INSIDE, "&_HLS_pathway=.")
+    assert first["PATHWAY-PRIORITY"] == [".", *names]
+    again = urlsplit(first["RELOAD-URI"])
+    got = steering.public(f"{again.path}?{again.query}&client={INSIDE}&_HLS_pathway=.")
+    assert got.json()["PATHWAY-PRIORITY"] == names
+
+
 def test_a_content_steering_manifest_is_what_players_can_bear(steering):
     got = steering.public(f"/v1/content-steering?path={FILM}&client={INSIDE}", Origin="https://page.example")
     manifest = got.json()

@@ -248,7 +248,8 @@ class Routes(Struct, frozen=True, forbid_unknown_fields=True):
     """Unix socket where exabgp tells its routes, with paths and communities: it runs `python -m oca.keeper.exabgp_feed
     SOCKET` (see there), as a user who may enter the socket's folder and write to it."""
     poll: Seconds = Seconds(30)
-    """Between two readings of the kernel's table. A large one is read less often: a tenth of a core is the most."""
+    """Between two readings of the kernel's table. A large one is read less often: a tenth of a core is the most.
+    Steering is told of changes as often, and every 30 s at least."""
     most: Annotated[int, Meta(ge=1, le=200_000)] = 50_000
     """Routes. A table or session that brings more is not believed at all: it has leaked what it should not."""
 

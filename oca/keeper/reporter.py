@@ -53,6 +53,7 @@ _DEADLINE_SHARE: Final = 0.8
 _DELIVERY_DEADLINE: Final = 20.0
 """For holdings and prefixes, which may be megabytes."""
 _PREFIXES_APART: Final = 30.0
+"""At most: where the table is read more often, steering hears as often."""
 _MOST_ANSWER: Final = 64 * 1024
 _MOST_WORD: Final = 200
 _MOST_REASONS: Final = 32
@@ -225,7 +226,8 @@ class Reporter:
     def _deliveries(self) -> dict[str, _Delivery]:
         found = {_HOLDINGS: _Delivery(_HOLDINGS, float(self._steering.holdings_interval), self._holdings)}
         if self._routes is not None:
-            found[_PREFIXES] = _Delivery(_PREFIXES, _PREFIXES_APART, self._prefixes)
+            apart = min(_PREFIXES_APART, float(self._settings.routes.poll))
+            found[_PREFIXES] = _Delivery(_PREFIXES, apart, self._prefixes)
         return found
 
     # --- To one replica -----------------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from admin.errors import AdminError, MachineError
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
-_BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_ARGUMENTS: Final = (
+BROWSER_ARGUMENTS: Final = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -27,6 +26,7 @@ _ARGUMENTS: Final = (
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 )
+_BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _PAGE_DEADLINE: Final = 60.0
 #: How much of the film must be seen to move.
 _WATCHED_SECONDS: Final = 3
@@ -176,7 +176,10 @@ async def _browser() -> AsyncIterator["Browser"]:
     async with playwright.async_playwright() as driver:
         try:
             browser = await driver.chromium.launch(
-                executable_path=find_browser(), headless=True, args=list(_ARGUMENTS), timeout=_PAGE_DEADLINE * 1000
+                executable_path=find_browser(),
+                headless=True,
+                args=list(BROWSER_ARGUMENTS),
+                timeout=_PAGE_DEADLINE * 1000,
             )
         except playwright.Error as error:
             raise MachineError(f"{find_browser()} did not start: {error}") from error

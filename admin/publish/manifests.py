@@ -84,8 +84,8 @@ class Steered:
     service_url: str
     """Where players reach steering: https://host."""
     films_url: str | None
-    """Where films are fetched from before steering has said better: https://host. DASH needs it, because Shaka can't
-    clone a relative BaseURL and would not play at all; without it, only HLS is steered."""
+    """Where films are fetched from before steering has said better: https://host. DASH needs it, because clones are
+    made of an absolute BaseURL (Shaka's sources throw on another); without it, only HLS is steered."""
 
     def question(self, manifest: str) -> str:
         """The content-steering question of a player of this manifest."""

@@ -27,7 +27,10 @@ class Audience:
     not come to its end in `cuts`; what came of it was compared too.
     """
 
-    def __init__(self, port: int, films: dict[str, bytes], *, viewers: int = 100, seed: int = 1) -> None:
+    def __init__(
+        self, port: int, films: dict[str, bytes], *, viewers: int = 100, seed: int = 1, host: str = "127.0.0.1"
+    ) -> None:
+        self._host = host
         self._port = port
         self._films = dict(films)
         self._newest: list[str] = []
@@ -53,7 +56,7 @@ class Audience:
 
     def again(self) -> "Audience":
         """The same viewers another time."""
-        return Audience(self._port, self._films, viewers=self._viewers, seed=self._seed + 1)
+        return Audience(self._port, self._films, viewers=self._viewers, seed=self._seed + 1, host=self._host)
 
     def premiere(self, films: dict[str, bytes]) -> None:
         """From now on these are watched as well, as often as all the others together."""
@@ -95,7 +98,7 @@ class Audience:
                 try:
                     async with asyncio.timeout(PATIENCE):
                         if connection is None:
-                            connection = await asyncio.open_connection("127.0.0.1", self._port, limit=_LONGEST)
+                            connection = await asyncio.open_connection(self._host, self._port, limit=_LONGEST)
                         await self._watch(connection, path, start, stop)
                 except (OSError, asyncio.IncompleteReadError, _Wrong, _Refused) as error:
                     # TimeoutError is an OSError.

@@ -21,6 +21,8 @@ class Machine:
 
     def __init__(self, holder: subprocess.Popen[bytes]) -> None:
         self.pid = holder.pid
+        self.cables = 0
+        """Laid to it so far: cable0, cable1 and so on, as its own interfaces are called."""
 
     def argv(self, *argv: str) -> list[str]:
         """The command that runs `argv` there."""
@@ -28,6 +30,13 @@ class Machine:
 
     def run(self, *argv: str) -> str:
         return _run(*self.argv(*argv))
+
+    def forward(self) -> None:
+        """Be a router."""
+        self.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+
+    def route(self, prefix: str, via: str) -> None:
+        self.run("ip", "route", "add", prefix, "via", via)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -68,9 +77,10 @@ def machine() -> Iterator[Machine]:
 
 def connect(one: Machine, other: Machine, addresses: Iterable[str], other_addresses: Iterable[str]) -> None:
     """Lay a cable between the two. Addresses have a prefix length. It goes when one of the machines does."""
-    name = "cable0"
-    _run("ip", "link", "add", name, "netns", str(one.pid), "type", "veth", "peer", name, "netns", str(other.pid))
-    for end, its_addresses in ((one, addresses), (other, other_addresses)):
+    near, far = f"cable{one.cables}", f"cable{other.cables}"
+    _run("ip", "link", "add", near, "netns", str(one.pid), "type", "veth", "peer", far, "netns", str(other.pid))
+    for end, name, its_addresses in ((one, near, addresses), (other, far, other_addresses)):
+        end.cables += 1
         for address in its_addresses:
             # An IPv6 address is not used before it is known to be nobody else's; here it is known.
             end.run("ip", "address", "add", address, "dev", name, *(["nodad"] if ":" in address else []))

@@ -1,4 +1,4 @@
-"""An HTTP origin on loopback that does what a test tells it: hold a body back, count, and lie.
+"""An HTTP origin that does what a test tells it: hold a body back, count, and lie. On loopback, if not told otherwise.
 
 It speaks over raw streams, because an honest library would not let it lie. It runs in a thread of its own, so that
 tests may block. What it holds is pseudo-random by path: the same bytes in every run.
@@ -114,7 +114,7 @@ class _Lying:
 class Origin:
     """Start it with `with Origin() as origin`."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.asked: list[Asked] = []
         """All requests so far, in order."""
         self._films: dict[str, Film] = {}
@@ -123,17 +123,18 @@ class Origin:
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
-        self.port = 0
+        self.port = port
+        self._host = host
         self.connections = 0
         self.connections_open = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}"
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     # --- What the test says -------------------------------------------------------------------------------------------
 
@@ -188,6 +189,10 @@ class Origin:
         """The Range headers of all GETs for `path`."""
         return [asked.range for asked in self.asked if asked.path == path and asked.method == "GET"]
 
+    def paths(self) -> list[str]:
+        """Of all that it holds."""
+        return list(self._films)
+
     def film(self, path: str) -> Film:
         return self._films[path]
 
@@ -200,7 +205,7 @@ class Origin:
         started = threading.Event()
 
         async def serve() -> None:
-            self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20)
+            self._server = await asyncio.start_server(self._connected, self._host, self.port, limit=2**20)
             self.port = self._server.sockets[0].getsockname()[1]
             started.set()
 
@@ -241,7 +246,7 @@ class Origin:
 
     def come_back(self) -> None:
         async def serve() -> None:
-            self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, limit=2**20)
+            self._server = await asyncio.start_server(self._connected, self._host, self.port, limit=2**20)
 
         asyncio.run_coroutine_threadsafe(serve(), self._loop).result(10)
 

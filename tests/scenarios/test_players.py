@@ -7,6 +7,7 @@ the kernel's table, the appliance's report and steering's rules to the player's 
 """
 
 import contextlib
+import signal
 import subprocess
 
 import pytest
@@ -26,7 +27,8 @@ from tests.doubles.steering import SECRET, Replica, site
 from tests.doubles.steering import appliance as entry
 from tests.doubles.viewer import screen, serve_page
 
-pytestmark = [pytest.mark.networks, pytest.mark.browser]
+# The first test waits until the whole Internet is there.
+pytestmark = [pytest.mark.networks, pytest.mark.browser, pytest.mark.timeout(300)]
 
 VIEWERS = "198.51.100.0/24"
 VIEWER, GATEWAY = "198.51.100.10", "198.51.100.1"
@@ -55,9 +57,13 @@ class Site:
     def announce(self, *prefixes):
         self.speaker.configure(announcing(self._number, *prefixes))
 
-    def start(self, **settings):
+    def launch(self, **settings):
         with self.box.entered():
-            self.appliance.start(**settings)
+            self.appliance.launch(**settings)
+
+    def wait_ready(self):
+        with self.box.entered():
+            self.appliance.wait_ready()
 
 
 def announcing(number, *prefixes):
@@ -86,11 +92,21 @@ class Internet:
         told = self.replica.explain(MASTER, VIEWER)
         return told["client"].get("network"), {row["appliance"]: row["proximity"] for row in told["ranked"]}
 
+    def allow_near(self, capacity):
+        """What the inventory says that the near appliance may send."""
+        near = self.replica.fleet["appliance"][0]
+        assert near["id"] == "near"
+        near["capacity"] = capacity
+        self.replica.write_inventory()
+        self.replica.process.send_signal(signal.SIGHUP)
+
     def put_in_order(self):
         for one in self.sites.values():
             if one.appliance.process is None:
-                one.start()
+                one.launch()
+                one.wait_ready()
             self.replica.change({"type": "set-wish", "appliance": one.name, "wish": "serve"})
+        self.allow_near("10 Gbit/s")
         self.near.announce(VIEWERS)
         self.far.announce()
         wait_until(lambda: self.placed() == HOME, "both serve, and BGP says who is near")
@@ -157,7 +173,7 @@ def internet(module_appliance, tmp_path_factory):
                 "public": f"0.0.0.0:{replica.public_port}",
                 "fleet": f"0.0.0.0:{replica.fleet_port}",
             },
-            answers={"steering_ttl": "3 s", "jitter": 0},
+            answers={"steering_ttl": "2 s", "jitter": 0},
             content={"origin": "http://origin.example", "catalogue": origin.url},
             patience={"rise": 2, "interval": 1, "quiet_after": 4, "silent_after": 6, "panic_least": 3},
         )
@@ -179,7 +195,7 @@ def internet(module_appliance, tmp_path_factory):
             speaker = hold(bird(router, folder / name / "isp", announcing(number)))
             hold(bird(box, folder / name / "box", learner(TABLE, f"10.1.{number}.1", 64999, 64500)))
             sites[name] = Site(name, box, speaker, module_appliance(origin.url, name=name))
-            sites[name].start(
+            sites[name].launch(
                 listen={"http": "0.0.0.0:80"},
                 routes={"kernel_table": TABLE, "poll": "1 s"},
                 steering={
@@ -190,6 +206,8 @@ def internet(module_appliance, tmp_path_factory):
                     "link_speed": "10 Gbit/s",
                 },
             )
+        for one in sites.values():
+            one.wait_ready()
         hosts = {NAMES[name]: address for name, address in BOXES.items()}
         hosts |= dict.fromkeys(("steer.example", "origin.example", "watch.example"), CENTRE)
         yield Internet(replica, sites, hold(screen(home, "http://watch.example/", hosts)), origin)
@@ -238,6 +256,18 @@ def wait_moved(viewing):
     assert viewing.hosts() == set(NAMES.values())
 
 
+@contextlib.contextmanager
+def others_watch(internet):
+    """Load for the near appliance, from where the far one stands."""
+    origin = internet.origin
+    films = {path: origin.content(path) for path in origin.paths() if path.endswith(".m4s")}
+    with contextlib.ExitStack() as stack:
+        # A thread stays on the machine where it began.
+        with internet.far.box.entered():
+            others = stack.enter_context(Audience(80, films, viewers=20, host=BOXES["near"]))
+        yield others
+
+
 @pytest.mark.parametrize("player", PLAYING)
 def test_a_playing_film_moves_when_its_appliance_is_drained(internet, player):
     with watched(internet, player) as viewing:
@@ -247,15 +277,21 @@ def test_a_playing_film_moves_when_its_appliance_is_drained(internet, player):
 
 @pytest.mark.parametrize("player", PLAYING)
 def test_a_film_goes_on_when_its_appliance_is_killed_under_load(internet, player):
-    origin = internet.origin
-    films = {path: origin.content(path) for path in origin.paths() if path.endswith(".m4s")}
-    others = Audience(80, films, viewers=20, host=BOXES["near"])
-    with watched(internet, player) as viewing, internet.far.box.entered(), others:
+    with watched(internet, player) as viewing, others_watch(internet) as others:
         others.wait_answers(200)
         internet.near.appliance.kill_all()
         wait_moved(viewing)
+    wait_until(lambda: internet.replica.standing("near") == "lost", "steering knows too")
     assert others.cuts, "they were served until then"
     assert not others.faults
+
+
+def test_a_playing_film_moves_when_its_appliance_has_more_to_do_than_it_may(internet):
+    with watched(internet, "hls") as viewing, others_watch(internet) as others:
+        internet.allow_near("20 Mbit/s")
+        wait_until(lambda: internet.placed() == (VIEWERS, {"far": "anywhere"}), "near has no room, and is near still")
+        wait_moved(viewing)
+        others.assert_content()
 
 
 def test_a_player_follows_a_route_that_is_withdrawn_here_and_announced_there(internet):

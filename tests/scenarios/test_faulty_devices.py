@@ -284,7 +284,9 @@ def test_bits_that_flip_at_rest(disk, start, hundred, news):
         for file, size in extents_on(disk.beneath).items():
             for start_of_block in range(0, size, BLOCK):
                 offset = dice.randrange(start_of_block, min(size, start_of_block + BLOCK))
-                disk.rot(disk.path / file.relative_to(disk.beneath), offset, bits=1 << dice.randrange(8))
+                # One whose first rotten block was read meanwhile is given up already.
+                with contextlib.suppress(FileNotFoundError):
+                    disk.rot(disk.path / file.relative_to(disk.beneath), offset, bits=1 << dice.randrange(8))
         audience.premiere(news)
         wait_named(audience, one, disk.path, {"failing", "offline"}, {"rotten"}, disk.forget)
         audience.wait_answers(AWHILE, disk.forget)

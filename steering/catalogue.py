@@ -11,12 +11,12 @@ import logging
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import aiohttp
 import msgspec
 from cachetools import LRUCache
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from steering.errors import SteeringError
 from steering.fleet import Content, content_of
@@ -48,7 +48,8 @@ class _Object(Struct, frozen=True, gc=False):
 
 
 class _Rendition(Struct, frozen=True, gc=False):
-    number: int
+    number: Annotated[int, Meta(ge=0, le=2**32 - 1)]
+    """As far as holdings reach (wire/holdings.py)."""
     objects: tuple[_Object, ...] = ()
 
 

@@ -172,9 +172,9 @@ class Member:
         return abs(self.clock_offset) > _CLOCK_TOLERANCE
 
     def candidate(
-        self, proximity: Proximity, rtt: float, renditions: tuple[int, ...], current: str | None, family: int | None
+        self, proximity: Proximity, rtt: float, wanted: BitMap | None, current: str | None, family: int | None
     ) -> Candidate:
-        """The row that the ranking sees."""
+        """The row that the ranking sees. `wanted`: numbers of renditions, one at least; None where they are not known."""
         standing = self.standing
         entry = self.entry
         name = entry.id
@@ -184,9 +184,8 @@ class Member:
         elif family is not None and not self.has_address(family):
             bar = Bar.NO_ADDRESS
         held = 0.0
-        if renditions:
-            holdings = self.holdings
-            held = sum([number in holdings for number in renditions]) / len(renditions)
+        if wanted is not None:
+            held = self.holdings.intersection_cardinality(wanted) / len(wanted)
         return Candidate(
             name,
             entry.site,
@@ -378,7 +377,7 @@ class Fleet:
         rows: list[Candidate] = []
         able = 0
         sites = 0
-        renditions = content.renditions[:_MOST_RENDITIONS]
+        wanted = BitMap(content.renditions[:_MOST_RENDITIONS]) if content.renditions else None
         of_site = self._of_site
         here = self.members.get(current) if current is not None else None
         sought = {refuge, here.entry.site if here is not None else None} - {None}
@@ -402,7 +401,7 @@ class Fleet:
                 continue
             before = able
             for member in of_site.get(site, ()):
-                row = member.candidate(proximity, rtt, renditions, current, family)
+                row = member.candidate(proximity, rtt, wanted, current, family)
                 rows.append(row)
                 is_guest = is_guest or row.bar is None
                 able += row.bar is None and row.utilisation < limit

@@ -10,6 +10,7 @@
 | keeper → worker | Progress, Landed, Failed | the watermark grew; the block is whole (and kept or not); it won't come |
 | worker → keeper | Leave | nobody here reads along any more |
 | worker → keeper | Touched | slots that were read, for the eviction policy |
+| worker → keeper | Watched | what viewers got, by the folder of the rendition, where demand is shipped |
 | worker → keeper | Lost | an extent's file is not what the index says |
 | worker → keeper | Stalled | a device did not answer a read in time |
 
@@ -119,6 +120,11 @@ class Touched(msgspec.Struct, tag="touched", array_like=True):
     slots: list[int]
 
 
+class Watched(msgspec.Struct, tag="watched", array_like=True):
+    folders: list[tuple[str, list[int]]]
+    """Each with its counts since the last packet, in the places of oca.report.demand."""
+
+
 class Lost(msgspec.Struct, tag="lost", array_like=True):
     """An extent's file on `device` is gone, short, unreadable or rotten."""
 
@@ -137,7 +143,7 @@ class Stalled(msgspec.Struct, tag="stalled", array_like=True):
     seconds: float
 
 
-FromWorker = Hello | Open | Want | Leave | Touched | Lost | Stalled
+FromWorker = Hello | Open | Want | Leave | Touched | Watched | Lost | Stalled
 FromKeeper = Opened | OpenRefused | Arriving | Progress | Landed | Failed
 
 _encode = msgspec.msgpack.Encoder().encode

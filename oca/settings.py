@@ -24,6 +24,8 @@ from wire.toml import BitsPerSecond, Bytes, Document, Mistake, Seconds, host_and
 _STEERING_INTERVALS: Final = (1.0, 60.0)
 _SYSTEM_TABLES: Final = (253, 254, 255)
 """default, main and local."""
+_LEAST_SPOOL: Final = 64 * 1024 * 1024
+_MOST_JITTER: Final = 3000.0
 
 
 class Tier(StrEnum):
@@ -254,6 +256,22 @@ class Routes(Struct, frozen=True, forbid_unknown_fields=True):
     """Routes. A table or session that brings more is not believed at all: it has leaked what it should not."""
 
 
+class Demand(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the appliance ships what its viewers asked for and what it holds, for whoever plans the nightly fill."""
+
+    bucket: str
+    """s3://bucket/prefix, below which demand/ and stock/ are read and written. Credentials: the ordinary boto3 ways."""
+    endpoint_url: str | None = None
+    """Of an S3 server that is not Amazon's. Else the ordinary boto3 ways (AWS_ENDPOINT_URL_S3 and so on)."""
+    region: str | None = None
+    checkpoint: Seconds = Seconds(60)
+    """The running hour is written to disk this often: what a killed keeper forgets. 1 s to 1 h."""
+    spool: Bytes = Bytes(256 * 1024 * 1024)
+    """The most that waits on disk (in the state directory) while the bucket is away; then the oldest hours go."""
+    jitter: Seconds = Seconds(300)
+    """An hour is shipped within this time after its end, so that a fleet does not come at once. At most 50 min."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     appliance: Appliance
     origin: Origin
@@ -270,6 +288,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     routes: Routes = Routes()
     steering: Steering | None = None
     """Without this section nothing is reported to anybody."""
+    demand: Demand | None = None
+    """Without this section demand is not counted."""
 
 
 STEERING_KEYS: Final = "steering-keys.json"
@@ -361,6 +381,8 @@ def _check(settings: Settings, document: Document) -> None:
     _check_routes(settings.routes, document)
     if settings.steering is not None:
         _check_steering(settings.steering, document)
+    if settings.demand is not None:
+        _check_demand(settings.demand, document)
 
 
 def _check_access(settings: Settings, refuse: Callable[[list[str], str], Mistake]) -> None:
@@ -419,6 +441,23 @@ def _check_steering(steering: Steering, document: Document) -> None:
         )
     if steering.link_speed == 0:
         raise refused("link_speed", 'read 0; allowed: a rate such as "100 Gbit/s", or leave it out')
+
+
+def _check_demand(demand: Demand, document: Document) -> None:
+    def refused(key: str, sentence: str) -> Mistake:
+        return document.refused(["demand", key], sentence)
+
+    if not leads_somewhere(demand.bucket, ("s3",)):
+        raise refused("bucket", f"read {demand.bucket!r}; allowed: s3://bucket/prefix")
+    if demand.endpoint_url is not None and not leads_somewhere(demand.endpoint_url, ("http", "https")):
+        raise refused("endpoint_url", f"read {demand.endpoint_url!r}; allowed: http(s)://host:port")
+    if not 1 <= demand.checkpoint <= 3600:
+        raise refused("checkpoint", f"read {float(demand.checkpoint):g} s; allowed: 1 s to 1 h")
+    # An hour of as many folders as are counted at all must find room.
+    if demand.spool < _LEAST_SPOOL:
+        raise refused("spool", f"read {int(demand.spool)} bytes; allowed: 64 MiB and more")
+    if demand.jitter > _MOST_JITTER:
+        raise refused("jitter", f"read {float(demand.jitter):g} s; allowed: 50 min at most")
 
 
 def _check_routes(routes: Routes, document: Document) -> None:

@@ -21,6 +21,7 @@ from oca.edge.lookup import Lookup
 from oca.edge.pages import Pages
 from oca.edge.pools import Pools
 from oca.edge.tally import Tally
+from oca.edge.watched import Audience, unwatched
 from oca.edge.worker import Worker
 from oca.settings import Settings
 from oca.store.board import Board
@@ -58,7 +59,9 @@ async def run_worker(
     board = Board(board_fd)
     tally = Tally(counters_fd, row)
     courier = Courier(run_dir_fd, number, place)
-    lookup = Lookup(IndexReader(str(Path(settings.appliance.state_dir) / "index")), board)
+    audience = Audience()
+    watch = unwatched if settings.demand is None else audience.of
+    lookup = Lookup(IndexReader(str(Path(settings.appliance.state_dir) / "index")), board, watch)
     # The counters are a file that all processes have: the turns are locks on it, and touch no byte.
     pools = Pools(Turns(counters_fd), settings.store, tally, courier.stalled)
     pages = Pages()
@@ -107,6 +110,7 @@ async def run_worker(
             connection.expire(now)
         if ticks % _HOUSEKEEPING_TICKS == 0:
             courier.report_touched()
+            courier.report_watched(audience)
             lookup.close_stale()
             if gate is not None:
                 gate.look()
@@ -119,6 +123,7 @@ async def run_worker(
                 for connection in list(worker.connections):
                     connection.close()
                 break
+    courier.report_watched(audience)
     courier.close()
     pools.close()
     pages.close()

@@ -510,10 +510,12 @@ class Connection:
             if sent == end:
                 moment = time.monotonic()
                 worker.tally.hit(status, extent.place, count, moment - self._request_at)
+                held.watched.hit(extent.place, count, held.begins_play and start == 0)
                 self._at_rest(moment)
                 return True
             if sent:
                 worker.tally.answered(Outcome.HIT, status, time.monotonic() - self._request_at)
+                held.watched.hit_began(held.begins_play and start == 0)
             else:
                 self._first_byte_due = True
             self._sent = sent
@@ -522,6 +524,7 @@ class Connection:
             self._begun = start
             self._pos, self._stop = start + max(0, sent - at), stop
             worker.tally.sent(extent.place, self._pos - start)
+            held.watched.sent(extent.place, self._pos - start)
             self._await_writable()
             return True
         if not extent.is_warm(offset, count, worker.pools, self._request_at):
@@ -549,13 +552,16 @@ class Connection:
         moment = time.monotonic()
         if sent == stop - start:
             worker.tally.hit(status, extent.place, sent, moment - self._request_at)
+            held.watched.hit(extent.place, sent, held.begins_play and start == 0)
             self._at_rest(moment)
             return True
         if self._sent:
             worker.tally.answered(Outcome.HIT, status, moment - self._request_at)
+            held.watched.hit_began(held.begins_play and start == 0)
         else:
             self._first_byte_due = True
         worker.tally.sent(extent.place, sent)
+        held.watched.sent(extent.place, sent)
         self._pos += sent
         self._sent += sent
         if 0 < sent < count:
@@ -647,10 +653,13 @@ class Connection:
             return 0
         self._pos += sent
         self._sent += sent
+        assert self._held is not None
         if extent is None:
             self._worker.tally.passed_on(sent)
+            self._held.watched.passed_on(sent)
             return sent
         self._worker.tally.sent(extent.place, sent)
+        self._held.watched.sent(extent.place, sent)
         if extent.brought:
             self._consider_pages(extent)
         if sent < count:
@@ -882,6 +891,18 @@ class Connection:
         if self._first_byte_due:
             self._first_byte_due = False
             self._worker.tally.answered(self._outcome, self._status, time.monotonic() - self._request_at)
+            self._count_viewing()
+
+    def _count_viewing(self) -> None:
+        """Somebody watches if the answer has content."""
+        held = self._held
+        if held is None or not (self._stop or self._rest):
+            return
+        plays = held.begins_play and self._stop > 0 and self._begun == 0
+        if self._outcome is Outcome.MISS:
+            held.watched.miss_began(plays)
+        else:
+            held.watched.hit_began(plays)
 
     def _wait(self) -> None:
         self._state = State.WAITING

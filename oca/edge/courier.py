@@ -18,10 +18,13 @@ import msgspec
 from oca import ipc
 from oca.cache.records import ObjectRecord
 from oca.edge.extents import Damaged
+from oca.edge.watched import Audience
 
 log = logging.getLogger(__name__)
 
 _RECONNECT: Final = 0.05
+_WATCHED_ROWS: Final = 256
+"""In one packet: 80 KB with the longest of names."""
 
 
 class Opening(Protocol):
@@ -156,6 +159,11 @@ class Courier:
         if self._touched:
             self._send(ipc.Touched(list(self._touched)))
             self._touched.clear()
+
+    def report_watched(self, audience: Audience) -> None:
+        """Tell what was sent since the last time. While the keeper is away it goes on being added up."""
+        while self._channel is not None and (told := audience.take(_WATCHED_ROWS)):
+            self._send(ipc.Watched(told))
 
     def lost(self, damaged: Damaged) -> None:
         """Tell the keeper, once."""

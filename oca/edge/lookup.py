@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, EXTENT_BYTES, ObjectKey, extent_key, file_name, object_key
 from oca.cache.records import DeviceRecord, ExtentRecord, ObjectRecord
 from oca.counters import PLACES, Place
 from oca.edge.extents import Lying, OpenExtent, open_lying_at_once
+from oca.edge.watched import Watched, unwatched
 from oca.http.replies import ObjectHeads
+from oca.report.demand import begins_play
 from oca.store.board import Board
 from oca.store.index import IndexReader
 
@@ -22,9 +25,20 @@ _PRIVATE: Final = b"private:"
 class Held:
     """One generation of one object as this worker sees it."""
 
-    __slots__ = ("extents", "fresh_until", "heads", "is_used", "key", "record", "row", "stamp")
+    __slots__ = (
+        "begins_play",
+        "extents",
+        "fresh_until",
+        "heads",
+        "is_used",
+        "key",
+        "record",
+        "row",
+        "stamp",
+        "watched",
+    )
 
-    def __init__(self, key: ObjectKey, record: ObjectRecord, row: int, stamp: int) -> None:
+    def __init__(self, key: ObjectKey, record: ObjectRecord, row: int, stamp: int, watched: Watched) -> None:
         self.key = key
         self.record = record
         self.row = row
@@ -33,13 +47,18 @@ class Held:
         self.heads = ObjectHeads(record.size, record.etag, record.last_modified, record.kept)
         self.extents: dict[int, OpenExtent] = {}
         self.is_used = False
+        self.watched = watched
+        """Where it is counted what viewers got of it."""
+        self.begins_play = begins_play(record.path, record.size)
 
 
 class Lookup:
     """The worker's view of the index and of the devices' files."""
 
-    def __init__(self, index: IndexReader, board: Board) -> None:
+    def __init__(self, index: IndexReader, board: Board, watch: Callable[[str], Watched] = unwatched) -> None:
+        """`watch` says where an object is counted, by its path."""
         self._index = index
+        self._watch = watch
         self._board = board
         self._stamps = board.stamps
         self._held: dict[bytes, Held] = {}
@@ -67,13 +86,13 @@ class Lookup:
             return None
         if len(self._held) >= _ENTRIES:
             self._make_room()
-        held = Held(key, record, row, stamp)
+        held = Held(key, record, row, stamp, self._watch(path))
         self._held[raw_path] = held
         return held
 
     def from_keeper(self, key: ObjectKey, record: ObjectRecord) -> Held:
         """What the keeper just said, for one response. Not remembered: the index will say it soon."""
-        return Held(key, record, Board.row_of(key), 0)
+        return Held(key, record, Board.row_of(key), 0, self._watch(record.path))
 
     def extent(self, held: Held, number: int, block: int) -> OpenExtent | Lying | None:
         """The extent with its block `block` (within the extent) present, open or to be opened; or None.

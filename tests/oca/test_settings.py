@@ -37,6 +37,7 @@ path = "/srv/oca/hdd0"
 tier = "hdd"
 capacity = "500 GB"
 """
+DEMAND = "[demand]\nbucket = 's3://b/fleet'\n"
 STEERING = "[steering]\nurls = ['https://steer-1.example:7443']\ntoken_file = '/t'\n"
 
 
@@ -117,6 +118,13 @@ def test_the_smallest_settings_are_enough():
         ("[routes]\nexabgp_feed = 'feed'\n", 10, "routes.exabgp_feed", ["an absolute path"]),
         ("[routes]\nkernel_table = 9\nexabgp_feed = '/run/x'\n", 11, "routes.exabgp_feed", ["kernel_table is set too"]),
         ("[routes]\npoll = '10 ms'\n", 10, "routes.poll", ["1 s to 1 h"]),
+        ("[demand]\nbucket = 'http://x'\n", 10, "demand.bucket", ["s3://bucket/prefix", "read 'http://x'"]),
+        ("[demand]\nbucket = 's3:///x'\n", 10, "demand.bucket", ["s3://bucket/prefix", "read 's3:///x'"]),
+        ("[demand]\njitter = 5\n", 9, "demand", ["bucket"]),
+        (DEMAND + "endpoint_url = 's3.example'\n", 11, "demand.endpoint_url", ["http(s)://host:port"]),
+        (DEMAND + "checkpoint = '100 ms'\n", 11, "demand.checkpoint", ["read 0.1 s", "1 s to 1 h"]),
+        (DEMAND + "spool = '1 MiB'\n", 11, "demand.spool", ["read 1048576", "64 MiB and more"]),
+        (DEMAND + "jitter = '1 h'\n", 11, "demand.jitter", ["read 3600 s", "50 min"]),
         ("[routes]\nmost = 200001\n", 10, "routes.most", ["read 200001"]),
         # Devices that overlap.
         (SECOND.replace("/srv/oca/hdd0", "/srv/oca/nvme0"), 10, "device.path", ["overlap"]),

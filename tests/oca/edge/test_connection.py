@@ -17,7 +17,9 @@ from oca.edge.courier import Courier
 from oca.edge.lookup import Lookup
 from oca.edge.pages import Pages
 from oca.edge.pools import Pools
+from oca.edge.watched import Audience
 from oca.edge.worker import Worker
+from oca.report.demand import HIT_BYTES_AT, HIT_REQUESTS, HIT_SESSIONS, MISS_BYTES, MISS_REQUESTS, MISS_SESSIONS
 from oca.settings import Store, parse_settings
 from oca.store.device import DeviceFolder
 from oca.store.index import AddBlock, IndexReader, PutObject
@@ -35,7 +37,7 @@ path = "/nowhere"
 tier = "nvme"
 capacity = "1 GiB"
 """
-PATH = "/film.mp4"
+PATH = "/titles/film/720p.1f/init.mp4"
 SIZE = 2 * BLOCK_BYTES + 1_000_000
 KEY = object_key(PATH)
 EXTENT = extent_key(KEY, 1, 0)
@@ -50,16 +52,24 @@ class Client:
         self.heard = b""
 
     async def ask(self, path: str, start: int | None = None, stop: int = 0) -> None:
-        span = "" if start is None else f"Range: bytes={start}-{stop - 1}\r\n"
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\n{span}\r\n"
+        await self.say(path, "" if start is None else f"Range: bytes={start}-{stop - 1}\r\n")
+
+    async def say(self, path: str, fields: str = "", method: str = "GET") -> None:
+        head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}\r\n"
         await asyncio.get_running_loop().sock_sendall(self._sock, head.encode())
 
-    async def answer(self) -> tuple[bytes, bytes]:
-        """The next answer, whole: its head and its body."""
+    async def head(self) -> bytes:
+        """The next answer, which has no body."""
         async with asyncio.timeout(20):
             while b"\r\n\r\n" not in self.heard:
                 await self._hear()
             head, _, self.heard = self.heard.partition(b"\r\n\r\n")
+        return head
+
+    async def answer(self) -> tuple[bytes, bytes]:
+        """The next answer, whole: its head and its body."""
+        head = await self.head()
+        async with asyncio.timeout(20):
             length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
             while len(self.heard) < length:
                 await self._hear()
@@ -92,12 +102,15 @@ def content():
 class Box:
     """A worker whose index says that one film lies on one device."""
 
-    def __init__(self, file: str, worker: Worker, bay: Bay, connection: Connection, client: Client) -> None:
+    def __init__(
+        self, file: str, worker: Worker, bay: Bay, connection: Connection, client: Client, audience: Audience
+    ) -> None:
         self.file = file
         self.worker = worker
         self.bay = bay
         self.connection = connection
         self.client = client
+        self.audience = audience
         self._others = Turns(bay.memory)
 
     @contextlib.contextmanager
@@ -139,13 +152,15 @@ async def box(keeper, tmp_path, scribe, board, content):
     bay = Bay()
     pools = Pools(Turns(bay.memory), PATIENT, bay.tally, courier.stalled)
     pages = Pages()
-    worker = Worker(parse_settings(SETTINGS, ""), board, Lookup(reader, board), courier, pools, pages, bay.tally)
+    audience = Audience()
+    lookup = Lookup(reader, board, audience.of)
+    worker = Worker(parse_settings(SETTINGS, ""), board, lookup, courier, pools, pages, bay.tally)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
     bay.tally.count(Count.CONNECTIONS_OPEN)
     connection = Connection(ours, worker, asyncio.get_running_loop())
-    built = Box(folder.file_path(EXTENT), worker, bay, connection, Client(theirs))
+    built = Box(folder.file_path(EXTENT), worker, bay, connection, Client(theirs), audience)
     built.forget_pages()
     yield built
     connection.close()
@@ -289,3 +304,71 @@ async def test_who_leaves_lets_go_of_everything(box, keeper):
         await box.client.answer()
     assert box.worker.connections == set()
     assert not box.worker.courier._views
+
+
+# --- What is counted of it -------------------------------------------------------------------------------------------
+
+
+def counted(box: Box) -> dict[str, tuple[int, int, int, int, int, int]]:
+    """By folder: requests, plays begun and bytes of hits, then of misses. Of the one device there is."""
+    places = (HIT_REQUESTS, HIT_SESSIONS, HIT_BYTES_AT, MISS_REQUESTS, MISS_SESSIONS, MISS_BYTES)
+    return {folder: tuple(counts[place] for place in places) for folder, counts in box.audience.take(100)}
+
+
+FOLDER = "/titles/film/720p.1f"
+
+
+@pytest.mark.parametrize(("start", "stop"), SPANS)
+async def test_a_span_is_counted_with_its_bytes_cold_and_warm(box, start, stop):
+    for _ in range(3):
+        await box.client.ask(PATH, start, stop)
+        await box.client.answer()
+        assert counted(box) == {FOLDER: (1, int(start == 0), stop - start, 0, 0, 0)}
+
+
+async def test_bytes_count_where_they_came_from_and_the_request_as_it_began(box, keeper, content):
+    flip(box.file, BLOCK_BYTES + 77)
+    await box.client.ask(PATH, 10, 2 * BLOCK_BYTES)
+    answer = asyncio.ensure_future(box.client.answer())
+    (want,) = await keeper.hears(ipc.Want)
+    give(keeper, want, content[BLOCK_BYTES : 2 * BLOCK_BYTES])
+    await answer
+    assert counted(box) == {FOLDER: (1, 0, BLOCK_BYTES - 10, 0, 0, BLOCK_BYTES)}
+
+
+async def test_a_miss_is_counted_by_the_folder_of_its_object(box, keeper):
+    path = "/titles/other/1080p.2e/init.mp4"
+    await box.client.ask(path)
+    asked = (await keeper.hears(ipc.Open))[0]
+    record = ObjectRecord(path, 2, 5, etag=b'"w"', generated_at=time.time(), lifetime=1e6)
+    keeper.say(ipc.Opened(asked.request, object_key(path), record, "miss", 206))
+    give(keeper, (await keeper.hears(ipc.Want))[0], b"films")
+    assert (await box.client.answer())[1] == b"films"
+    assert counted(box) == {"/titles/other/1080p.2e": (0, 0, 0, 1, 1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "status"),
+    [
+        ("HEAD", "", 200),
+        ("GET", 'If-None-Match: "v"\r\n', 304),
+        ("GET", 'If-Match: "w"\r\n', 412),
+        ("OPTIONS", "Origin: https://play.example\r\nAccess-Control-Request-Method: GET\r\n", 204),
+    ],
+)
+async def test_who_gets_no_content_does_not_count(box, method, fields, status):
+    await box.client.say(PATH, fields, method)
+    assert b" %d " % status in await box.client.head()
+    assert counted(box) == {}
+
+
+async def test_a_span_that_can_not_be_does_not_count(box):
+    await box.client.ask(PATH, SIZE, SIZE + 1)
+    assert b" 416 " in (await box.client.answer())[0]
+    assert counted(box) == {}
+
+
+async def test_several_ranges_in_one_request_are_one_request(box):
+    await box.client.say(PATH, f"Range: bytes=0-9,{BLOCK_BYTES}-{BLOCK_BYTES + 4}\r\n")
+    await box.client.answer()
+    assert counted(box) == {FOLDER: (1, 0, 15, 0, 0, 0)}

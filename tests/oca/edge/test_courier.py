@@ -12,6 +12,7 @@ from oca.cache.health import Fault
 from oca.cache.records import ExtentRecord, ObjectRecord
 from oca.edge.courier import BlockView, Courier
 from oca.edge.extents import Damaged, Lying
+from oca.edge.watched import Audience
 from oca.store.board import new_memory
 
 RECORD = ObjectRecord("/a", 1, 10_000_000)
@@ -228,6 +229,46 @@ async def test_readings_are_told_in_batches(keeper, courier):
     courier.report_touched()
     told = await keeper.hears(ipc.Touched, 2)
     assert [len(packet.slots) for packet in told] == [4096, 904]
+
+
+async def test_what_was_watched_is_told_once_and_by_folder(keeper, courier):
+    audience = Audience()
+    for number in range(600):
+        audience.of(f"/titles/{number}/720p/init.mp4").hit(0, 10, 1)
+    audience.of("/titles/7/720p/seg-1.m4s").passed_on(3)
+    courier.report_watched(audience)
+    courier.report_watched(audience)
+    told = await keeper.hears(ipc.Watched, 3)
+    folders = [row for packet in told for row in packet.folders]
+    assert len(folders) == 600
+    assert dict(folders)["/titles/7/720p"] == [1, 1, 10, 0, 0, 0, 0, 0, 3]
+    assert dict(folders)["/titles/8/720p"] == [1, 1, 10, 0, 0, 0, 0, 0, 0]
+
+
+async def test_the_longest_names_fit_into_a_packet(keeper, courier):
+    audience = Audience()
+    for number in range(300):
+        audience.of(f"/titles/{number:064}/{'é' * 90}/init.mp4").sent(0, 2**62)
+    courier.report_watched(audience)
+    assert sum(len(packet.folders) for packet in await keeper.hears(ipc.Watched, 2)) == 300
+
+
+async def test_what_is_watched_while_the_keeper_is_away_is_told_when_it_is_back(tmp_path):
+    fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    courier = Courier(fd, 1)
+    courier.connect()
+    audience = Audience()
+    for _ in range(2):
+        audience.of("/titles/x/720p/a").hit(1, 10, 0)
+        courier.report_watched(audience)
+    keeper = Keeper(fd)
+    await keeper.hears(ipc.Hello)
+    courier.report_watched(audience)
+    assert await keeper.hears(ipc.Watched) == [ipc.Watched([("/titles/x/720p", [2, 0, 0, 20, 0, 0, 0, 0, 0])])]
+    courier.close()
+    keeper.close()
+    await asyncio.sleep(0)
+    os.close(fd)
 
 
 async def test_everything_waited_for_is_asked_again_when_the_keeper_is_back(keeper, courier):

@@ -35,7 +35,10 @@ class Served(StrEnum):
     """While it was fetched."""
 
 
-#: Name and type in Arrow's words. Numbers are never null; what no player told is null.
+#: Name and type in Arrow's words (Parquet keeps milliseconds where Arrow says seconds). Numbers are never null; what no
+#: player told is null. Bytes count by where they came from: hits' from tiers, misses' from the memory of flights; so
+#: `bytes` is the sum of its four parts. A request counts once, as its answer began, and only if it got content. What
+#: has no name (no film, or too many renditions in an hour) stands under folder "" and title "".
 COLUMNS: Final = (
     ("schema", "int32"),
     ("hour", "timestamp[ms, tz=UTC]"),
@@ -49,7 +52,7 @@ COLUMNS: Final = (
     ("bytes_ssd", "int64"),
     ("bytes_hdd", "int64"),
     ("bytes_memory", "int64"),
-    ("sessions", "int64"),  # plays begun: a rendition's playlist or first bytes were asked for
+    ("sessions", "int64"),  # plays begun: the first byte of its init segment, or of its one large file, was asked for
     ("first_byte_ms", "float64"),  # the mean that players measured (CMCD), or null
     ("stalls", "int64"),  # that players told (CMCD), or null
 )

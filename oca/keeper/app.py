@@ -19,6 +19,8 @@ from aiohttp import web
 
 from oca.counters import ROWS, WORDS
 from oca.keeper.control import Control
+from oca.keeper.demand import Demand
+from oca.keeper.demand_metrics import DemandMetrics
 from oca.keeper.desk import Counters, Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
@@ -30,8 +32,10 @@ from oca.keeper.reporting import ReportMetrics
 from oca.keeper.routes import Routes
 from oca.keeper.scrubbing import ScrubMetrics
 from oca.keeper.sources import build_sources, new_session
+from oca.keeper.spool import Spool
+from oca.keeper.stock import StockReport
 from oca.keeper.stocktaker import Stocktaker
-from oca.settings import Settings, keys_file
+from oca.settings import Settings, Steering, keys_file
 from oca.store.board import Board, CounterMemory, DrainCause
 from oca.store.index import Index
 from oca.store.memoir import Memoir
@@ -80,7 +84,22 @@ async def run_keeper(
         loading = spawner.spawn(shelves.load(), "load the shelves")
         await asyncio.wait([loading], timeout=_LOAD_AT_START)
         library = Library(settings, sources, session, index, shelves, spawner)
-        desk = Desk(desk_socket, library, shelves, counters, spawner)
+        stocktaker: Stocktaker | None = None
+        # A box that ships demand says what it holds as well, also without steering.
+        reporting = settings.steering or (Steering(()) if settings.demand is not None else None)
+        if reporting is not None:
+            stocktaker = Stocktaker(reporting, index, shelves, library.document, state_dir / "catalogue", time.time)
+            spawner.spawn(stocktaker.run(), "take stock")
+        demand: Demand | None = None
+        if settings.demand is not None:
+            assert reporting is not None
+            assert stocktaker is not None
+            stock = StockReport(settings, reporting, shelves, rack, stocktaker, time.time)
+            spool = Spool(state_dir / "demand", int(settings.demand.spool))
+            demand = Demand(settings.demand, settings.appliance.id, spool, stock.message)
+            await demand.open()
+            spawner.spawn(demand.run(), "ship demand")
+        desk = Desk(desk_socket, library, shelves, counters, spawner, demand)
         pace = Pace(float(settings.store.move_rate), time.monotonic)
         turns = Turns(counters_fd)
         depth = partial(depth_of, settings.store)
@@ -99,11 +118,13 @@ async def run_keeper(
                 log.info("%d files that no record names are removed", removed)
 
         exporter.registry.register(ScrubMetrics(scrubber, shelves))
+        if demand is not None:
+            exporter.registry.register(DemandMetrics(demand))
         readiness = Readiness(settings.listen.workers, board, desk)
         reporter: Reporter | None = None
         steering = settings.steering
         if steering is not None:
-            stocktaker = Stocktaker(steering, index, shelves, library.document, state_dir / "catalogue", time.time)
+            assert stocktaker is not None
             to_steering = await stack.enter_async_context(new_steering_session(steering))
             boot = secrets.token_hex(8)
             routes = Routes(settings.routes, settings.appliance.id)
@@ -112,7 +133,6 @@ async def run_keeper(
                 settings, steering, boot, board, readiness, counters, shelves, rack, stocktaker, to_steering, routes
             )
             exporter.registry.register(ReportMetrics(reporter, stocktaker))
-            spawner.spawn(stocktaker.run(), "take stock")
             spawner.spawn(reporter.run(), "report to steering")
             if settings.access.required and settings.access.keys is None:
                 courier = KeyCourier(settings, steering, to_steering, Path(keys_file(settings)))
@@ -121,7 +141,19 @@ async def run_keeper(
             board.resume(DrainCause.STEERING)  # Nobody is left who could take the order back.
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)
         control = Control(
-            settings, board, index, shelves, library, desk, exporter, devices, rack, spawner, readiness, reporter
+            settings,
+            board,
+            index,
+            shelves,
+            library,
+            desk,
+            exporter,
+            devices,
+            rack,
+            spawner,
+            readiness,
+            reporter,
+            demand,
         )
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()
@@ -137,6 +169,8 @@ async def run_keeper(
         desk.close()
         await runner.cleanup()
         await spawner.end()
+        if demand is not None:
+            await demand.end()
         await memoir.save()
         shelves.close()
     log.info("keeper %d ends", os.getpid())

@@ -18,6 +18,7 @@ from oca.errors import OcaError, OrderRefused
 from oca.http.refusal import Refused
 from oca.http.target import canonical_path
 from oca.keeper.bodies import MOST_BYTES, body
+from oca.keeper.demand import Demand
 from oca.keeper.desk import Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
@@ -80,6 +81,7 @@ class Control:
         spawner: Spawner,
         readiness: Readiness,
         reporter: Reporter | None,
+        demand: Demand | None,
     ) -> None:
         self._settings = settings
         self._board = board
@@ -94,6 +96,8 @@ class Control:
         self._readiness = readiness
         self._reporter = reporter
         """None: nothing is reported to steering."""
+        self._demand = demand
+        """None: demand is not shipped."""
         self._started_at = time.time()
         self._prefetching = 0
         self._prefetch_turn = asyncio.Semaphore(2)
@@ -110,6 +114,7 @@ class Control:
         app.router.add_post("/v1/resume", self._resume)
         app.router.add_post("/v1/prefetch", self._prefetch)
         app.router.add_post("/v1/pledge", self._pledge)
+        app.router.add_post("/v1/demand/ship", self._ship_demand)
         self._devices.add_routes(app)
         return app
 
@@ -148,6 +153,7 @@ class Control:
                     for name, breaker in self._library.breakers.items()
                 ],
                 "steering": None if self._reporter is None else self._reporter.status(),
+                "demand": None if self._demand is None else self._demand.status(),
             }
         )
 
@@ -259,6 +265,12 @@ class Control:
             self._check_pledge(order.until)
         await self._library.pledge(key, order.until)
         return web.json_response({"path": path, "pledged_until": order.until})
+
+    async def _ship_demand(self, _: web.Request) -> web.Response:
+        """Have the bucket get what was counted until now (less what workers did not tell yet, of the last second)."""
+        if self._demand is None:
+            raise web.HTTPConflict(text="there is no [demand] in the settings: nothing is counted")
+        return web.json_response({"shipped": await self._demand.ship_now()})
 
     def _check_pledge(self, until: float) -> None:
         if until <= time.time():

@@ -15,6 +15,7 @@ from oca import ipc
 from oca.cache.health import Fault, Signal
 from oca.counters import DEVICE_BUCKETS_OFFSET, DEVICE_WORDS, DEVICES, DEVICES_AT, ROWS, WORDS, DeviceCount
 from oca.errors import NoSourceAnswered
+from oca.keeper.demand import Demand
 from oca.keeper.flights import Flight, Stage
 from oca.keeper.library import Library, Spawner
 from oca.store.board import CounterMemory
@@ -77,12 +78,20 @@ class Desk:
     """Accepts workers on the appliance's Unix socket."""
 
     def __init__(
-        self, sock: socket.socket, library: Library, shelves: Shelves, counters: Counters, spawner: Spawner
+        self,
+        sock: socket.socket,
+        library: Library,
+        shelves: Shelves,
+        counters: Counters,
+        spawner: Spawner,
+        demand: Demand | None = None,
     ) -> None:
         self.library = library
         self.shelves = shelves
         self.counters = counters
         self.spawner = spawner
+        self.demand = demand
+        """None: demand is not shipped."""
         self._sock = sock
         self._clerks: set[Clerk] = set()
         sock.setblocking(False)
@@ -169,6 +178,9 @@ class Clerk:
                     seat.flight.leave(seat)
             case ipc.Touched(slots):
                 self._desk.shelves.touch(slots)
+            case ipc.Watched(folders):
+                if self._desk.demand is not None:
+                    self._desk.demand.heard(folders)
             case ipc.Lost(extent, slot, reason, device, fault):
                 self._desk.library.lose(extent, slot, reason, device, _fault(fault))
             case ipc.Stalled(device, seconds):

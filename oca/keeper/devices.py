@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -15,7 +15,9 @@ from oca.store.rack import AddOrder, LeftOut, Rack
 from oca.store.scrub import Round
 from oca.store.shelf import DRAIN, MEMORY, Shelf
 from oca.store.shelves import Shelves
+from wire.heartbeat import DeviceState
 
+_MOST_WORD: Final = 200
 Settle = Callable[[], object]
 
 
@@ -98,6 +100,34 @@ class Devices:
         if shelf.number in self._rounds:
             entry["scrub"] = msgspec.to_builtins(self._rounds[shelf.number])
         return entry
+
+
+def device_states(shelves: Shelves, rack: Rack) -> list[DeviceState]:
+    """What other machines are told of the devices."""
+    used = shelves.policy.used_bytes
+    known = [_state(shelf, used(shelf.number)) for shelf in shelves.shelves if shelf.tier != MEMORY]
+    # The id of what is left out can't be read: it stands under its path.
+    return known + [
+        DeviceState(
+            id=out.settings.path[:_MOST_WORD],
+            tier=out.settings.tier,
+            standing=Standing.OFFLINE,
+            reason=out.reason or "",
+            capacity_bytes=int(out.settings.capacity),
+        )
+        for out in rack.left_out
+    ]
+
+
+def _state(shelf: Shelf, used_bytes: int) -> DeviceState:
+    return DeviceState(
+        id=shelf.identity[:_MOST_WORD],
+        tier=shelf.tier,
+        standing=shelf.health.standing,
+        reason=shelf.health.reason or "",
+        capacity_bytes=shelf.capacity,
+        used_bytes=used_bytes,
+    )
 
 
 def _detail(shelf: Shelf) -> str:

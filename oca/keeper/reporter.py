@@ -22,6 +22,7 @@ from oca.counters import Count
 from oca.credentials import read_token, tls_context
 from oca.errors import SettingsError
 from oca.keeper.desk import Counters
+from oca.keeper.devices import device_states
 from oca.keeper.gauges import Gauge, Gauges
 from oca.keeper.readiness import Readiness
 from oca.keeper.routes import Routes
@@ -31,10 +32,9 @@ from oca.report.replicas import Outcome, Replica, drains
 from oca.settings import Settings, Steering
 from oca.store.board import Board, DrainCause
 from oca.store.rack import Rack
-from oca.store.shelf import MEMORY, Shelf
 from oca.store.shelves import Shelves
 from wire.codec import WireError, decode, encode
-from wire.heartbeat import DeviceState, Heartbeat, HeartbeatAnswer
+from wire.heartbeat import Heartbeat, HeartbeatAnswer
 from wire.holdings import Holdings
 from wire.prefixes import Prefixes
 from wire.steer import Problem
@@ -191,23 +191,8 @@ class Reporter:
             hit_ratio=self._hit_ratio.counted(sums[Count.HIT_BYTES], sums[Count.MISS_BYTES], time.monotonic()),
             holdings_version=self._stocktaker.version,
             prefixes_version=0 if self._routes is None else self._routes.version,
-            devices=tuple(self._devices()[:_MOST_DEVICES]),
+            devices=tuple(device_states(self._shelves, self._rack)[:_MOST_DEVICES]),
         )
-
-    def _devices(self) -> list[DeviceState]:
-        used = self._shelves.policy.used_bytes
-        known = [_told(shelf, used(shelf.number)) for shelf in self._shelves.shelves if shelf.tier != MEMORY]
-        # The id of what is left out can't be read: it stands under its path.
-        return known + [
-            DeviceState(
-                id=out.settings.path[:_MOST_WORD],
-                tier=out.settings.tier,
-                standing="offline",
-                reason=out.reason or "",
-                capacity_bytes=int(out.settings.capacity),
-            )
-            for out in self._rack.left_out
-        ]
 
     def _holdings(self) -> Holdings:
         return Holdings(
@@ -344,14 +329,3 @@ def _sentence(status: int, body: bytes) -> str:
         said = ""
     shown = "".join(letter if letter.isprintable() else " " for letter in said[:_MOST_WORD])
     return f"answered {status}: {shown}" if shown else f"answered {status}"
-
-
-def _told(shelf: Shelf, used_bytes: int) -> DeviceState:
-    return DeviceState(
-        id=shelf.identity[:_MOST_WORD],
-        tier=shelf.tier,
-        standing=shelf.health.standing,
-        reason=shelf.health.reason or "",
-        capacity_bytes=shelf.capacity,
-        used_bytes=used_bytes,
-    )

@@ -118,6 +118,7 @@ class Stocktaker:
             except* Exception:
                 log.exception("what is held can't be told")
             self._index.listener = None
+            self._is_complete.clear()
             self._claim(BitMap())
             await self._sleep(_AFTER_FAILURE)
 

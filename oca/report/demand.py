@@ -13,7 +13,7 @@ operator who wants to see what there is begin a new part.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -38,6 +38,12 @@ MOST_FOLDERS: Final = 200_000
 """In one part; what comes beyond is added up under "". 50 MB of memory and 20 of file, and no catalogue is as large."""
 MOST_FOLDER_BYTES: Final = 255
 """Longer names are not of our making; they count under ""."""
+
+_LATE: Final = 2.0
+"""Seconds after an hour in which workers may still tell what they counted in its last one."""
+_FIRST_PAUSE: Final = 30.0
+"""Seconds until shipping is tried again after a failure; doubled each time, up to the next."""
+_LONGEST_PAUSE: Final = 1800.0
 
 Counts = Sequence[int]
 _UNNAMED: Final = ""
@@ -64,6 +70,8 @@ class Gathering:
         """Times that a folder's counts went under "" because the part is full."""
         self._most = most_folders
         self._folders: dict[str, list[int]] = {}
+        self.sums = [0] * COUNTS
+        """Over all folders."""
 
     def add(self, told: Iterable[tuple[str, Counts]]) -> None:
         """What a worker told, by folder."""
@@ -77,6 +85,7 @@ class Gathering:
             # A worker of another version may count more, or less.
             for place, count in enumerate(counts[:COUNTS]):
                 sums[place] += count
+                self.sums[place] += count
 
     def part(self) -> Part:
         """As it is now; what is added later does not show in what was encoded of it."""
@@ -89,10 +98,6 @@ class Gathering:
     @property
     def folders(self) -> int:
         return len(self._folders)
-
-    def sums(self) -> list[int]:
-        """Over all folders."""
-        return [sum(column) for column in zip(*self._folders.values(), strict=True)] or [0] * COUNTS
 
 
 def counted_folder(path: str) -> str:
@@ -118,6 +123,36 @@ def key_of(hour: int, appliance: str) -> str:
     """Where an hour's demand lies, below the bucket's prefix."""
     at = _moment(hour)
     return demand_key(f"{at:%Y-%m-%d}", at.hour, appliance)
+
+
+class Timetable:
+    """When to ship: some time after the start and after each hour, and again after a failure, ever later.
+
+    Moments are monotonic. `dice` gives numbers from 0 to 1: a fleet must not come at once.
+    """
+
+    def __init__(self, hour: int, now: float, jitter: float, dice: Callable[[], float]) -> None:
+        self._hour = hour
+        self._jitter = jitter
+        self._dice = dice
+        self._pause = _FIRST_PAUSE
+        self.due_at = now + jitter * dice()
+        """Infinite while there is nothing to be done before the next hour."""
+
+    def is_due(self, hour: int, now: float) -> bool:
+        """`hour` is what the clock says: one that was set, either way, ends an hour too."""
+        if hour != self._hour:
+            self._hour = hour
+            self.due_at = min(self.due_at, now + _LATE + self._jitter * self._dice())
+        return now >= self.due_at
+
+    def succeeded(self) -> None:
+        self._pause = _FIRST_PAUSE
+        self.due_at = float("inf")
+
+    def failed(self, now: float) -> None:
+        self.due_at = now + self._pause * (0.75 + 0.5 * self._dice())
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
 
 # --- The spool's files -----------------------------------------------------------------------------------------------

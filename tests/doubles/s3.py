@@ -77,8 +77,8 @@ class S3Server:
 
 
 @contextlib.contextmanager
-def moto(folder: Path):
-    port = free_port()
+def moto(folder: Path, port: int | None = None):
+    port = port or free_port()
     server = S3Server(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port, folder / "moto.log"
     )

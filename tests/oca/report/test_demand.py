@@ -11,6 +11,7 @@ from oca.report.demand import (
     HIT_REQUESTS,
     Gathering,
     Part,
+    Timetable,
     begins_play,
     counted_folder,
     decode_part,
@@ -71,7 +72,7 @@ def test_what_workers_tell_adds_up():
     gathering.add([("/titles/x/a", ROW), ("/titles/y/b", ROW)])
     gathering.add([("/titles/x/a", ROW)])
     assert gathering.part() == Part("a", HOUR, {"/titles/x/a": [2 * count for count in ROW], "/titles/y/b": ROW})
-    assert gathering.sums() == [3 * count for count in ROW]
+    assert gathering.sums == [3 * count for count in ROW]
 
 
 def test_a_worker_of_another_version_may_count_other_things_beside_ours():
@@ -100,6 +101,40 @@ def test_beyond_the_most_folders_nothing_is_lost_but_the_name():
 )
 def test_an_hour_lies_where_the_clock_in_utc_says(moment, key):
     assert key_of(hour_of(moment.timestamp()), "box") == key
+
+
+def test_it_is_shipped_after_the_start_and_after_each_hour_each_time_a_bit_later():
+    dice = iter([0.5, 0.25, 1.0])
+    timetable = Timetable(HOUR, 1000.0, 300.0, lambda: next(dice))
+    assert not timetable.is_due(HOUR, 1149.0)
+    assert timetable.is_due(HOUR, 1150.0)
+    timetable.succeeded()
+    assert not timetable.is_due(HOUR, 4000.0)
+    assert not timetable.is_due(HOUR + 1, 5000.0)
+    assert not timetable.is_due(HOUR + 1, 5000.0 + 2 + 74)
+    assert timetable.is_due(HOUR + 1, 5000.0 + 2 + 75)
+    timetable.succeeded()
+    # A clock that is set back ends an hour as well.
+    assert not timetable.is_due(HOUR - 5, 6000.0)
+    assert timetable.is_due(HOUR - 5, 6302.0)
+
+
+def test_after_a_failure_it_is_tried_again_ever_later_and_the_next_hour_is_not_waited_for_longer():
+    timetable = Timetable(HOUR, 0.0, 100.0, lambda: 0.5)
+    now = 0.0
+    pauses = []
+    for _ in range(9):
+        timetable.failed(now)
+        pauses.append(timetable.due_at - now)
+        now = timetable.due_at
+    assert pauses == [30, 60, 120, 240, 480, 960, 1800, 1800, 1800]
+    timetable.failed(now)
+    assert not timetable.is_due(HOUR + 1, now + 10)
+    assert not timetable.is_due(HOUR + 1, now + 61)
+    assert timetable.is_due(HOUR + 1, now + 10 + 2 + 50)
+    timetable.succeeded()
+    timetable.failed(now)
+    assert timetable.due_at - now == 30
 
 
 def test_a_part_outlives_a_file_and_what_is_none_is_told():

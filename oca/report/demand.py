@@ -35,7 +35,8 @@ COUNTS: Final = MISS_REQUESTS + 3
 
 HOUR: Final = 3600
 MOST_FOLDERS: Final = 200_000
-"""In one part; what comes beyond is added up under "". 50 MB of memory and 20 of file, and no catalogue is as large."""
+"""In one part; what comes beyond is added up under "". That many take 83 MB of memory, 16 of file, and the keeper 24 ms
+at each checkpoint; 10,000 take 3 MB, 0.8 and 1 ms."""
 MOST_FOLDER_BYTES: Final = 255
 """Longer names are not of our making; they count under ""."""
 

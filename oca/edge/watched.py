@@ -36,7 +36,8 @@ class Watched:
         self._untold = untold
 
     def hit(self, place: int, count: int, plays: int) -> None:
-        """An ordinary hit, which went out at once. `plays` is 1 if a play began with it. Takes 0.1 microseconds."""
+        """An ordinary hit, which went out at once. `plays` is 1 if a play began with it. Costs an answer
+        0.2 to 0.3 microseconds in all (16 and 256 KiB, in process, side by side with a worker that did not count)."""
         if not self.is_untold:
             self.is_untold = True
             self._untold.append(self)

@@ -174,7 +174,7 @@ class Member:
     def candidate(
         self, proximity: Proximity, rtt: float, wanted: BitMap | None, current: str | None, family: int | None
     ) -> Candidate:
-        """The row that the ranking sees. `wanted`: numbers of renditions, one at least; None where they are not known."""
+        """The row that the ranking sees. `wanted`: numbers of renditions, one at least; None if none are known."""
         standing = self.standing
         entry = self.entry
         name = entry.id

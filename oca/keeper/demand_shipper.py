@@ -45,7 +45,7 @@ _TYPES: Final = {
     "int64": pa.int64(),
     "float64": pa.float64(),
     "string": pa.string(),
-    "timestamp[s, tz=UTC]": pa.timestamp("s", tz="UTC"),
+    "timestamp[ms, tz=UTC]": pa.timestamp("ms", tz="UTC"),
 }
 ARROW_SCHEMA: Final = pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS])
 _ABSENT: Final = frozenset({"404", "NoSuchKey", "NotFound"})

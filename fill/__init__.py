@@ -1,1 +1,1 @@
-"""The nightly fill: planner and agent. It comes with its own issue; nothing is here yet."""
+"""The nightly fill, as far as it is there: demand, the catalogue as a table, and plans as signed orders in a bucket."""

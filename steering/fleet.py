@@ -56,6 +56,8 @@ over five seconds, and the first to be missed would be doubted before the others
 _CLOCK_TOLERANCE: Final = 5.0
 _MOST_REFUGES: Final = 8
 """Sites among which the players of one that is gone are spread."""
+_NO_ROOM: Final = 1e-6
+"""Gbit/s: sums to which was added what was taken off again."""
 _MOST_RENDITIONS: Final = 32
 """Of a title, looked up in holdings for one decision."""
 
@@ -209,6 +211,29 @@ class Member:
         self.utilisation = max(self.reported + self.assigned_bps / self.capacity_bps, floor)
 
 
+class _Room:
+    """What those of a site that serve carry, and could carry yet below `limit` of their load, in Gbit/s. Worked out
+    once: a decision looks at several sites, and their members are far apart in memory.
+    """
+
+    __slots__ = ("carried", "is_open", "limit", "room")
+
+    def __init__(self, members: Iterable[Member], limit: float, family: int | None = None) -> None:
+        self.limit = limit
+        self.room = self.carried = 0.0
+        self.is_open = False
+        for member in members:
+            if member.standing is Standing.SERVING and (family is None or member.has_address(family)):
+                self.is_open = True
+                self.count(member, 1.0)
+
+    def count(self, member: Member, sign: float) -> None:
+        utilisation, weight = member.utilisation, member.weight * sign
+        self.carried += utilisation * weight
+        if utilisation < self.limit:
+            self.room += (self.limit - utilisation) * weight
+
+
 class Fleet:
     """All appliances."""
 
@@ -219,6 +244,8 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self._of_site: dict[str, tuple[Member, ...]] = {}
         self._site_mixes: dict[str, int] = {}
+        self._rooms: dict[str, _Room] = {}
+        """Of sites of which nothing was heard since, and whose members changed by what was assigned only."""
         self.panic_since: float | None = None
         """Since when silence is not believed, because too much of the fleet is silent at once."""
         self._heard_again_at = -math.inf
@@ -249,6 +276,7 @@ class Fleet:
         self.members = members
         self._of_site = {name: tuple(inside) for name, inside in of_site.items()}
         self._site_mixes = {name: mixed(mixed_name(name) ^ self._seed) for name in of_site}
+        self._rooms.clear()
         return turns
 
     def at(self, site: str) -> tuple[Member, ...]:
@@ -312,7 +340,13 @@ class Fleet:
             least = -_MOST_LEAVE * member.reported * member.capacity_bps if member.reported < _BRIM else 0.0
             member.assigned_bps = max(member.assigned_bps + bps, min(member.assigned_bps, least))
             member.expected_bps = max(0.0, member.expected_bps + bps)
+            room = self._rooms.get(member.entry.site) if member.standing is Standing.SERVING else None
+            if room is None:
+                member.carries()
+                return
+            room.count(member, -1.0)
             member.carries()
+            room.count(member, 1.0)
 
     def tick(self, now: float) -> list[Turn]:
         """Once a second: silence is noticed, and slow starts proceed."""
@@ -432,22 +466,18 @@ class Fleet:
         for site, _, _ in near:
             if site == home:
                 continue
-            room = carried = 0.0
-            is_open = False
-            for member in self._of_site.get(site, ()):
-                if member.standing is not Standing.SERVING or (family is not None and not member.has_address(family)):
-                    continue
-                is_open = True
-                utilisation, weight = member.utilisation, member.weight
-                carried += utilisation * weight
-                if utilisation < limit:
-                    room += (limit - utilisation) * weight
+            there = self._rooms.get(site) if family is None else None
+            if there is None or there.limit != limit:
+                there = _Room(self._of_site.get(site, ()), limit, family)
+                if family is None:
+                    self._rooms[site] = there
             if home is None:
-                if is_open:
+                if there.is_open:
                     home = site
-                    needed = carried
+                    needed = there.carried
                 continue
-            if room > 0:
+            room = there.room
+            if room > _NO_ROOM:
                 # Of the last one only as much as the nearer ones leave.
                 rooms.append((site, self._site_mixes[site], min(room, needed) if needed > 0 else room))
                 needed -= room
@@ -506,6 +536,7 @@ class Fleet:
         standing = after(before, signal)
         if standing is before:
             return []
+        self._rooms.pop(member.entry.site, None)
         member.standing = standing
         member.since = now
         if standing is Standing.JOINING:
@@ -514,6 +545,7 @@ class Fleet:
         return [Turn(member.entry.id, before, standing, why, detail)]
 
     def _weigh(self, member: Member, now: float) -> None:
+        self._rooms.pop(member.entry.site, None)
         share = ramp(now - member.since, self._patience) if member.standing is Standing.SERVING else 1.0
         member.weight = member.capacity_bps / 1e9 * share
 

@@ -724,6 +724,19 @@ def test_who_is_full_or_does_not_serve_is_no_refuge():
     assert set(refuges(row_of_sites(2, a1=90))) == {None}
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-5, 1, 3, 20]), st.booleans()), max_size=30))
+def test_whether_refuges_were_asked_for_before_makes_no_difference(events):
+    """What is remembered of a site's room follows what is assigned, told and ordered."""
+    often, once = row_of_sites(4, a0=60, a1=60), row_of_sites(4, a0=60, a1=60)
+    for number, (box, percent, is_told) in enumerate(events):
+        often.fleet.refuge(ROW_OF_SITES, number, None, 0.8)
+        for clock in (often, once):
+            clock.fleet.assign(f"a{box}", percent * GBIT)
+            if is_told:
+                clock.beat(f"a{box}", egress_bps=abs(percent) * GBIT, ready=number % 3 > 0)
+    assert refuges(often) == refuges(once)
+
+
 def test_refuges_are_bounded_in_number():
     loads = {f"a{number}": 79 for number in range(12)}
     assert set(refuges(row_of_sites(**loads))) == {f"s{number}" for number in range(1, 9)}

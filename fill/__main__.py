@@ -9,22 +9,27 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from pyroaring import BitMap
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fill import catalogue, demand, fleet, lake
 from fill.bucket import Bucket
 from fill.errors import FillError, InputError, SettingsError
 from fill.plans import Name, Plans, Record
-from fill.settings import Settings, Store, read_settings
+from fill.settings import Settings, Store, read_settings, signing_key
+from fill.sizes import size_text
+from fill.wishes import read_wishes
+from wire.codec import encode
 from wire.orders import public_key_text
 
 _EXIT_CODES: Final = """
@@ -40,6 +45,20 @@ _SYNC: Final = """Bring here what a plan is made of: demand, stock, the catalogu
 The other commands do it by themselves; this one shows what is there.
 """
 _DEMAND: Final = "Show what there is of demand: each day, who is missing, and what was watched most."
+_PLAN: Final = """Make a night's plan: what each appliance should hold by morning.
+
+Brings demand, stock, catalogue and fleet here, forecasts, places, and writes the plan beside earlier ones, with a
+signed order for each appliance and a report. Nobody works on it before it is applied. The same demand, catalogue,
+stock, fleet and wishes give the same plan.
+"""
+_DIFF: Final = """Compare two plans: what each appliance gains and loses by the second.
+
+Without names, the latest plan with the one that is applied.
+"""
+_URGENT: Final = """Have appliances bring a title at once, outside their windows and beside their orders.
+
+It is pledged until the date that is given, and nothing is given up for it: what has no room is reported by the agent.
+"""
 _PLANS: Final = "List plans, and say which one is applied."
 _SHOW: Final = "Show a plan's report, or one appliance's order."
 _APPLY: Final = """Have agents work on a plan.
@@ -100,6 +119,21 @@ def _parser() -> argparse.ArgumentParser:
     watched.add_argument("--days", type=_days, default=7, metavar="N", help="days to show, today included; default 7")
     watched.add_argument("--top", type=_days, default=10, metavar="N", help="titles to show; default 10")
     watched.add_argument("--renditions", action="store_true", help="renditions in place of titles")
+    plan = command("plan", _PLAN, _plan)
+    plan.add_argument("--night", type=_night, metavar="DATE", help="on which the window begins; default: the next one")
+    plan.add_argument("--dry-run", action="store_true", help="show the report, and write nothing to the bucket")
+    plan.add_argument("--offline", action="store_true", help="plan with what was brought here before")
+    plan.add_argument("--json", action="store_true", help="the report as JSON")
+    plan.add_argument("--out", type=Path, metavar="DIR", help="write report and plots there as well")
+    diff = command("diff", _DIFF, _diff)
+    diff.add_argument("before", nargs="?", type=_name, metavar="NIGHT/VERSION", help="default: the applied one")
+    diff.add_argument("after", nargs="?", type=_name, metavar="NIGHT/VERSION", help="default: the latest")
+    urgent = command("urgent", _URGENT, _urgent)
+    urgent.add_argument("--title", required=True, metavar="ID")
+    urgent.add_argument("--rendition", action="append", metavar="NAME", help="by name; may be repeated; default: all")
+    urgent.add_argument("--site", action="append", metavar="ID", help="may be repeated; default: all sites")
+    urgent.add_argument("--appliance", action="append", metavar="ID", help="may be repeated; default: all of the sites")
+    urgent.add_argument("--days", type=_days, default=7, metavar="N", help="that it stays pledged; default 7")
     command("plans", _PLANS, _plans)
     show = command("show", _SHOW, _show)
     show.add_argument("plan", nargs="?", type=_name, metavar="NIGHT/VERSION", help="default: the latest")
@@ -117,7 +151,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sync(given: argparse.Namespace) -> None:
     settings = read_settings(given.config)
-    where = synced(settings, dt.datetime.now(dt.UTC).date())
+    synced(settings, dt.datetime.now(dt.UTC).date())
+    where = Path(settings.state_dir) / "lake"
     there = lake.hours(where)
     _console.print(
         f"{where}: {len(there)} hours of {len({hour.appliance for hour in there})} appliances"
@@ -125,8 +160,10 @@ def _sync(given: argparse.Namespace) -> None:
     )
 
 
-def synced(settings: Settings, last: dt.date, days: int | None = None) -> Path:
-    """The lake, up to date with the bucket, the catalogue and the fleet. Raises `FillError`."""
+def synced(settings: Settings, last: dt.date, days: int | None = None) -> str:
+    """Bring the lake up to date with the bucket, the catalogue and the fleet; the catalogue's digest. Raises
+    `FillError`.
+    """
     where = Path(settings.state_dir) / "lake"
     control = bucket_of(settings.control)
     first = last - dt.timedelta(days=(days or settings.days) - 1)
@@ -136,9 +173,9 @@ def synced(settings: Settings, last: dt.date, days: int | None = None) -> Path:
         _say(f"oca-fill: {done.strange} objects in the bucket are no demand and no stock, and were left where they are")
     films = control if settings.catalogue is None else bucket_of(settings.catalogue)
     with _bar("catalogue") as reached:
-        catalogue.refresh(films, where, reached)
+        digest = catalogue.refresh(films, where, reached)
     fleet.save(fleet.fleet_of(settings.fleet), where)
-    return where
+    return digest
 
 
 def _demand(given: argparse.Namespace) -> None:
@@ -163,6 +200,123 @@ def _demand(given: argparse.Namespace) -> None:
     for one in top:
         watched.add_row(one.name, size_text(one.bytes), f"{one.sessions:,}")
     _console.print(watched)
+
+
+def _plan(given: argparse.Namespace) -> None:
+    # What plans loads half a second of libraries, which the other commands and agents need not wait for.
+    from fill import planning, report  # noqa: PLC0415
+
+    settings = read_settings(given.config)
+    key = None if given.dry_run else signing_key(settings.signing)
+    wished = read_wishes(settings.wishes)
+    now = time.time()
+    night = given.night or _next_night(now)
+    where = Path(settings.state_dir) / "lake"
+    if given.offline:
+        catalogue_digest = catalogue.digest_of(where)
+    else:
+        # Whatever zone a site is in, its last whole day has begun two days ago at the latest.
+        catalogue_digest = synced(settings, night + dt.timedelta(days=1), settings.days + 2)
+    plans = Plans(bucket_of(settings.control))
+    stocks, complaints = planning.stocks_in(where)
+    with _bars() as reached:
+        plan = planning.planned(
+            planning.Inputs(
+                lake=where,
+                night=night,
+                now=now,
+                settings=settings,
+                fleet=fleet.load(where),
+                wishes=wished,
+                stocks=stocks,
+                promised=plans.promised(plans.applied()),
+                catalogue=catalogue_digest,
+                warnings=tuple(complaints),
+            ),
+            reached,
+        )
+    text, pictures = report.as_text(plan.report), report.plots(plan.report)
+    files = {"report.json": encode(plan.report), "report.txt": text.encode(), **pictures}
+    if given.out is not None:
+        _write_all(given.out, files)
+    if key is not None:
+        name = plans.begin(str(night), now)
+        with _bar("orders") as reached_one:
+            record = plans.save(
+                name, plan.orders(name.version), files, plan.promised, key, settings.signing.kid, now, reached_one
+            )
+        say = f"plan {record.name} is written; oca-fill apply {night}/{name.version} has agents work on it\n"
+    else:
+        say = "nothing was written: this was a dry run\n"
+    _console.print(encode(plan.report).decode() if given.json else text, markup=False, soft_wrap=True, end="")
+    _say(say.rstrip())
+
+
+def _next_night(now: float) -> dt.date:
+    """Windows that begin within the next day: tonight's, after noon in UTC tomorrow's."""
+    return (dt.datetime.fromtimestamp(now, dt.UTC) + dt.timedelta(hours=12)).date()
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, body in files.items():
+            (folder / name).write_bytes(body)
+    except OSError as error:
+        raise SettingsError(f"--out: {folder}: can't be written: {error.strerror}") from error
+
+
+def _diff(given: argparse.Namespace) -> None:
+    plans = _opened(given)
+    if given.before is None:
+        applied = plans.applied()
+        before = None if applied is None else applied.name
+    else:
+        before = given.before
+    after = _chosen(plans, given.after).name
+    there = catalogue.renditions(Path(read_settings(given.config).state_dir) / "lake")
+    old = {} if before is None else plans.promised_by(before)
+    new = plans.promised_by(after)
+    _console.print(f"from {before or 'nothing'} to {after}")
+    table = Table("appliance", "gains", "", "loses", "", "stays", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    gained: Counter[str] = Counter()
+    for appliance in sorted(old.keys() | new.keys()):
+        one, other = old.get(appliance, BitMap()), new.get(appliance, BitMap())
+        sizes = [
+            sum(there[number].size_bytes for number in some if number in there) for some in (other - one, one - other)
+        ]
+        gained.update(there[number].title for number in other - one if number in there)
+        gained.subtract(there[number].title for number in one - other if number in there)
+        counts = f"{len(other - one):,}", size_text(sizes[0]), f"{len(one - other):,}", size_text(sizes[1])
+        table.add_row(appliance, *counts, f"{len(one & other):,}")
+    _console.print(table)
+    for words, titles in (("gain most", gained.most_common(10)), ("lose most", gained.most_common()[:-11:-1])):
+        shown = [f"{title} {count:+}" for title, count in titles if (count > 0) == (words == "gain most") and count]
+        if shown:
+            _console.print(f"{words}: " + ", ".join(shown), markup=False)
+
+
+def _urgent(given: argparse.Namespace) -> None:
+    from fill import urgent  # noqa: PLC0415 - as in _plan
+
+    settings = read_settings(given.config)
+    key = signing_key(settings.signing)
+    plans = Plans(bucket_of(settings.control))
+    digest = synced(settings, dt.datetime.now(dt.UTC).date(), 1)
+    where = Path(settings.state_dir) / "lake"
+    wish = urgent.Wish(
+        given.title,
+        None if given.rendition is None else tuple(given.rendition),
+        None if given.site is None else tuple(given.site),
+        None if given.appliance is None else tuple(given.appliance),
+    )
+    orders = urgent.orders(wish, catalogue.renditions(where), fleet.load(where), time.time(), given.days, digest)
+    for order in orders:
+        plans.urge(order, key, settings.signing.kid)
+    moved = sum(bring.size_bytes for order in orders for bring in order.bring)
+    _console.print(f"{given.title}: {len(orders):,} appliances were told to bring {size_text(moved)} in all")
 
 
 def _plans(given: argparse.Namespace) -> None:
@@ -281,6 +435,13 @@ def _days(text: str) -> int:
     return int(text)
 
 
+def _night(text: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"read {text!r}; allowed: a date such as 2026-11-25") from error
+
+
 def _name(text: str) -> Name:
     night, _, version = text.partition("/")
     try:
@@ -292,16 +453,6 @@ def _name(text: str) -> Name:
     return Name(night, int(version))
 
 
-def size_text(count: int) -> str:
-    """Bytes as people say them, in powers of ten as disks and links are sold."""
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} PB"
-
-
 @contextmanager
 def _bar(name: str) -> Iterator[lake.Reached]:
     """A bar where standard error is a terminal; else nothing until something takes long."""
@@ -310,6 +461,22 @@ def _bar(name: str) -> Iterator[lake.Reached]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """As `_bar`, for work of several kinds."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def reached(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done, total=of)
+
+        yield reached
 
 
 def _say(text: str) -> None:

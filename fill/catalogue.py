@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from msgspec import Struct
 
 from fill.bucket import AT_ONCE, Entry
 from fill.errors import InputError
@@ -121,7 +122,40 @@ def refresh(shelf: Shelf, lake: Path, reached: Callable[[int, int], None] = lamb
     beside = path.with_name(f".{path.name}.new")
     pq.write_table(table, beside, compression="zstd")
     beside.replace(path)
-    text = "\n".join(f"{title} {now[title]}" for title in sorted(now))
+    return _digest(dict(zip(table["title"].to_pylist(), table[_ETAG].to_pylist(), strict=True)))
+
+
+class Known(Struct, frozen=True, gc=False):
+    """A rendition, for whoever asks by its number."""
+
+    number: int
+    title: str
+    name: str
+    folder: str
+    size_bytes: int
+
+
+def renditions(lake: Path) -> dict[int, Known]:
+    """All of the lake's table, by number. Raises `InputError`."""
+    try:
+        table = pq.read_table(lake / RENDITIONS, columns=["number", "title", "name", "folder", "size_bytes"])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{lake / RENDITIONS}: can't be read: {error}") from error
+    columns = (table[name].to_pylist() for name in ("number", "title", "name", "folder", "size_bytes"))
+    return {row[0]: Known(*row) for row in zip(*columns, strict=True)}
+
+
+def digest_of(lake: Path) -> str:
+    """Of the table as it lies there, as `refresh` gave it. Raises `InputError`."""
+    try:
+        table = pq.read_table(lake / RENDITIONS, columns=["title", _ETAG])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"{lake / RENDITIONS}: can't be read; run oca-fill sync: {error}") from error
+    return _digest(dict(zip(table["title"].to_pylist(), table[_ETAG].to_pylist(), strict=True)))
+
+
+def _digest(etags: dict[str, str]) -> str:
+    text = "\n".join(f"{title} {etag}" for title, etag in sorted(etags.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 
     fill/plans/<night>/<version>/begun.json                 written first: this version is somebody's
     fill/plans/<night>/<version>/orders/<appliance>.json    signed already, so that applying needs no key
+    fill/plans/<night>/<version>/promised.json              `Promised`: what appliances hold by pledge, in one piece
     fill/plans/<night>/<version>/report.json, report.txt, plots
     fill/plans/<night>/<version>/plan.json                  `Record`, written last: a plan is there when this is
     fill/applied.json                                       `Applied`
@@ -13,13 +14,15 @@ again; an agent never sees half an order, and of two orders it takes the later o
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec import Struct
+from pyroaring import BitMap
 
 from fill.bucket import AT_ONCE, Entry
 from fill.errors import InputError, SomebodyElse
@@ -40,6 +43,7 @@ PLANS: Final = "fill/plans/"
 APPLIED: Final = "fill/applied.json"
 _NIGHT: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _MOST_RECORD_BYTES: Final = 16 * 1024 * 1024
+_MOST_PROMISED_BYTES: Final = 1024 * 1024 * 1024
 _MOST_REPORT_BYTES: Final = 256 * 1024 * 1024
 _MOST_PROGRESS_BYTES: Final = 1024 * 1024
 
@@ -92,6 +96,13 @@ class Record(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> Name:
         return Name(self.night, self.version)
+
+
+class Promised(Struct, frozen=True, kw_only=True):
+    """What a plan has appliances hold by pledge."""
+
+    appliances: dict[str, bytes]
+    """By appliance, the numbers of renditions: portable roaring bitmaps."""
 
 
 class Applied(Struct, frozen=True, kw_only=True):
@@ -151,24 +162,37 @@ class Plans:
         name: Name,
         orders: Iterable[FillOrder],
         files: Mapping[str, bytes],
+        promised: dict[str, bytes],
         key: Ed25519PrivateKey,
         kid: str,
         now: float,
         reached: Reached = lambda _done, _of: None,
     ) -> Record:
         """Sign and write it under a name that `begin` gave."""
-        made = {order.appliance: signed(order, key, kid) for order in orders}
-        parts = {f"orders/{appliance}.json": body for appliance, body in made.items()} | dict(files)
-        self._write_all({name.prefix + part: body for part, body in parts.items()}, reached)
-        given = [decode(decode(body, Signed).payload, FillOrder) for body in made.values()]
+        self._write_all({name.prefix + part: body for part, body in files.items()}, lambda *_: None)
+        self._store.write(f"{name.prefix}promised.json", encode(Promised(appliances=promised)))
+        digests: dict[str, str] = {}
+        catalogue, moved, renditions = "", 0, 0
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            # As many at once as there are threads: all orders of a large fleet don't fit into memory.
+            for some in _in_parts(orders, AT_ONCE):
+                bodies = {f"{name.prefix}orders/{order.appliance}.json": signed(order, key, kid) for order in some}
+                for order, body in zip(some, bodies.values(), strict=True):
+                    digests[order.appliance] = hashlib.sha256(body).hexdigest()
+                    catalogue = order.catalogue
+                    moved += sum(bring.size_bytes for bring in order.bring)
+                    renditions += len(order.bring)
+                for _ in pool.map(lambda item: self._store.write(item[0], item[1], _kind_of(item[0])), bodies.items()):
+                    pass
+                reached(len(digests), len(promised))
         record = Record(
             night=name.night,
             version=name.version,
             made_at=now,
-            catalogue=next((order.catalogue for order in given), ""),
-            orders={appliance: hashlib.sha256(body).hexdigest() for appliance, body in sorted(made.items())},
-            bring_bytes=sum(bring.size_bytes for order in given for bring in order.bring),
-            bring_renditions=sum(len(order.bring) for order in given),
+            catalogue=catalogue,
+            orders=dict(sorted(digests.items())),
+            bring_bytes=moved,
+            bring_renditions=renditions,
         )
         self._store.write(f"{name.prefix}plan.json", encode(record), is_new=True)
         return record
@@ -184,6 +208,21 @@ class Plans:
     def file(self, name: Name, part: str) -> bytes | None:
         """What else lies beside a plan, such as report.txt."""
         return self._store.read(name.prefix + part, _MOST_REPORT_BYTES)
+
+    def promised_by(self, name: Name) -> dict[str, BitMap]:
+        """What a plan has appliances hold by pledge: numbers of renditions. Raises `InputError`."""
+        key = f"{name.prefix}promised.json"
+        promised = self._message(key, Promised, _MOST_PROMISED_BYTES)
+        if promised is None:
+            raise InputError(f"plan {name} does not say what it has appliances hold: {key} is not there")
+        try:
+            return {appliance: BitMap.deserialize(numbers) for appliance, numbers in promised.appliances.items()}
+        except ValueError as error:
+            raise InputError(f"{key}: {error}") from error
+
+    def promised(self, applied: Applied | None) -> dict[str, BitMap]:
+        """As `promised_by`; nothing if no plan was applied yet."""
+        return {} if applied is None else self.promised_by(applied.name)
 
     # --- Applying ---
 
@@ -251,6 +290,12 @@ class Plans:
             for _ in pool.map(lambda item: self._store.write(item[0], item[1], _kind_of(item[0])), bodies.items()):
                 done += 1
                 reached(done, len(bodies))
+
+
+def _in_parts(items: Iterable[FillOrder], size: int) -> Iterator[list[FillOrder]]:
+    rest = iter(items)
+    while part := list(itertools.islice(rest, size)):
+        yield part
 
 
 def _place(record: Record, appliance: str) -> str:

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from msgspec import Meta, Struct
 
 from fill.errors import SettingsError
-from wire.toml import Document, Mistake, leads_somewhere
+from fill.rules import PeakHours, Placing, Smoothing, Window
+from wire.toml import Bytes, Document, Mistake, leads_somewhere
 
 _KEY_RULE: Final = "an Ed25519 key in PEM without a password, as openssl genpkey -algorithm ed25519 writes it"
 
@@ -56,9 +57,18 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     catalogue: Store | None = None
     """What the publisher writes to; None: the control bucket."""
     wishes: str | None = None
-    """A TOML file with [[pin]] and [[block]]."""
-    days: Annotated[int, Meta(ge=1, le=366)] = 28
-    """Of demand that a plan goes by."""
+    """A TOML file with [[pin]], [[block]] and [[release]] (fill/wishes.py)."""
+    forecast: Smoothing = Smoothing()
+    placement: Placing = Placing()
+    peak: PeakHours = PeakHours()
+    window: Window = Window()
+    memory: Bytes = Bytes(2 << 30)
+    """That the planner's database uses at most; the rest goes to disk."""
+
+    @property
+    def days(self) -> int:
+        """Of demand that a plan goes by."""
+        return self.forecast.days
 
 
 def read_settings(path: str) -> Settings:
@@ -107,6 +117,8 @@ def _check(settings: Settings, document: Document) -> None:
             raise refuse([name, "bucket"], f"read {store.bucket!r}; allowed: s3://bucket or s3://bucket/prefix")
         if store.endpoint_url is not None and not leads_somewhere(store.endpoint_url, ("http", "https")):
             raise refuse([name, "endpoint_url"], f"read {store.endpoint_url!r}; allowed: http(s)://host:port")
+    if settings.peak.start >= settings.peak.stop:
+        raise refuse(["peak", "stop"], f"read {settings.peak.stop}; allowed: later than start ({settings.peak.start})")
     fleet = settings.fleet
     if (fleet.steering is None) == (fleet.file is None):
         raise refuse(["fleet"], "give either steering or file")

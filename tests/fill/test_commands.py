@@ -6,7 +6,8 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from pyroaring import BitMap
 
 from fill.plans import Plans
 from tests.doubles.published import document, rendition
@@ -15,8 +16,9 @@ from tests.fill.stock import row, table
 from tests.fill.test_fleet import INVENTORY
 from tests.fill.test_plans import KEY, made
 from wire.codec import encode
-from wire.demand import demand_key
-from wire.orders import Phase, Progress, progress_key, public_key
+from wire.demand import Stock, demand_key, stock_key
+from wire.heartbeat import DeviceState
+from wire.orders import FillOrder, Phase, Progress, opened, order_key, progress_key, public_key
 
 
 class Operator:
@@ -120,3 +122,123 @@ def test_a_key_is_made_once_and_what_agents_need_is_printed(tmp_path):
     assert public_key(done.stdout.rpartition(" = ")[2].strip().strip('"')) == key.public_key() != KEY.public_key()
     again = make()
     assert (again.returncode, "File exists" in again.stderr) == (2, True)
+
+
+class Fleet:
+    """What a plan is made of, in the bucket."""
+
+    def __init__(self, operator, tmp_path):
+        self.bucket = operator.bucket
+        self.scratch = tmp_path / "scratch.parquet"
+        self.folders = {}
+        pem = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (operator.folder / "key.pem").write_bytes(pem)
+
+    def title(self, title, number):
+        made = rendition(title, number, {"seg-1": 1000, "seg-2": 1000})
+        self.folders[title] = made.objects[0].path.rpartition("/")[0]
+        one = document(title, made)
+        self.bucket.write(f"catalogue/titles/{title}.json", encode(one))
+
+    def watched(self, date, appliance, title, count):
+        pq.write_table(table(date, 20, appliance, row(self.folders[title], bytes=count)), self.scratch)
+        self.bucket.write(demand_key(date, 20, appliance), self.scratch.read_bytes())
+
+    def stock(self, appliance, room=3000, held=()):
+        device = DeviceState(id="d", tier="hdd", standing="online", capacity_bytes=room, used_bytes=0)
+        one = Stock(appliance=appliance, at=1.0, devices=(device,), pledge_share=1.0, holdings=BitMap(held).serialize())
+        self.bucket.write(stock_key(appliance), encode(one))
+
+
+@pytest.fixture
+def planned(operator, tmp_path):
+    """Two titles; one is watched at each of two appliances, which have room for one."""
+    fleet = Fleet(operator, tmp_path)
+    for number, title in enumerate(("film", "other")):
+        fleet.title(title, number)
+    first, second = (one["id"] for one in INVENTORY["appliance"])
+    for appliance in (first, second):
+        fleet.stock(appliance)
+        fleet.watched("2026-11-20", appliance, "film", 9000)
+    return fleet
+
+
+def test_a_night_is_planned_shown_and_applied(operator, planned):
+    said = operator.sees("plan", "--night", "2026-11-21")
+    assert "Night of 2026-11-21: 2 appliances" in said
+    plans = Plans(operator.bucket)
+    record = plans.latest()
+    assert (record.night, record.version) == ("2026-11-21", 1)
+    assert [bring.title for bring in plans.order(record, "l1").bring] == ["film"]
+    assert plans.file(record.name, "served.png")[:4] == b"\x89PNG"
+    assert plans.applied() is None
+    operator.sees("apply")
+    body = operator.bucket.read(order_key("l1"), 10**6)
+    assert opened(body, {"k": KEY.public_key()}, FillOrder) == plans.order(record, "l1")
+
+
+def test_a_dry_run_writes_nothing_but_what_it_is_told_to(operator, planned, tmp_path):
+    said = operator.types("plan", "--night", "2026-11-21", "--dry-run", "--json", "--out", str(tmp_path / "out"))
+    assert said.returncode == 0, said.stderr
+    assert "this was a dry run" in said.stderr
+    assert json.loads(said.stdout)["night"] == "2026-11-21"
+    assert Plans(operator.bucket).names() == []
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "moved.png", "report.json", "report.txt", "served.png",
+    ]  # fmt: skip
+
+
+def test_a_plan_can_be_made_anew_without_the_bucket_being_asked(operator, planned):
+    operator.sees("sync")
+    planned.watched("2026-11-20", "l1", "other", 10**9)
+    with_old = operator.sees("plan", "--night", "2026-11-21", "--dry-run", "--offline")
+    with_new = operator.sees("plan", "--night", "2026-11-21", "--dry-run")
+    assert with_old != with_new
+
+
+def test_two_plans_are_compared(operator, planned):
+    operator.sees("plan", "--night", "2026-11-21")
+    assert "from nothing to 2026-11-21 version 1" in operator.sees("diff")
+    operator.sees("apply")
+    planned.stock("l1", held=[0])
+    for date in ("2026-11-21", "2026-11-20"):
+        for appliance in ("l1", "p1"):
+            planned.watched(date, appliance, "other", 10**9)
+    operator.sees("plan", "--night", "2026-11-22")
+    said = operator.sees("diff")
+    assert "from 2026-11-21 version 1 to 2026-11-22 version 1" in said
+    assert "gain most: other" in said
+
+
+def test_an_urgent_title_is_ordered_at_once_from_all_or_some(operator, planned):
+    said = operator.sees("urgent", "--title", "other")
+    assert "2 appliances were told to bring 4.0 kB in all" in said
+    operator.sees("urgent", "--title", "film", "--appliance", "p1", "--days", "2")
+    waiting = [list(operator.bucket.entries(f"fill/orders/{name}/urgent/")) for name in ("l1", "p1")]
+    assert [len(some) for some in waiting] == [1, 2]
+    order = opened(operator.bucket.read(waiting[0][0].key, 10**6), {"k": KEY.public_key()}, FillOrder)
+    assert order.is_urgent
+    assert order.release == ()
+    assert [bring.title for bring in order.bring] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("urgent", "--title", "nobody"), "nobody is in no catalogue"),
+        (("urgent", "--title", "film", "--rendition", "8k"), "has no rendition '8k'; it has"),
+        (("urgent", "--title", "film", "--site", "mars"), "'mars' is no site"),
+        (("urgent", "--title", "film", "--appliance", "x"), "'x' is no appliance"),
+        (("plan", "--night", "tomorrow"), "allowed: a date such as"),
+    ],
+)
+def test_what_can_not_be_ordered_is_named(operator, planned, given, says):
+    done = operator.types(*given)
+    assert done.returncode in (2, 3)
+    assert says in done.stderr
+
+
+def test_without_a_key_nothing_is_planned(operator):
+    done = operator.types("plan", "--night", "2026-11-21")
+    assert done.returncode == 2
+    assert "signing.key" in done.stderr

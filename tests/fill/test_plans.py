@@ -2,6 +2,7 @@
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pyroaring import BitMap
 
 from fill.errors import BucketError, InputError, SomebodyElse
 from fill.plans import Applied, Name, Plans
@@ -34,7 +35,9 @@ def plans(bucket):
 
 def made(plans, night=NIGHT, appliances=("a1", "a2")):
     name = plans.begin(night, 1.0)
-    return plans.save(name, [order(one, name) for one in appliances], {"report.txt": b"well"}, KEY, "k", 2.0)
+    promised = {one: BitMap([1]).serialize() for one in appliances}
+    orders = [order(one, name) for one in appliances]
+    return plans.save(name, orders, {"report.txt": b"well"}, promised, KEY, "k", 2.0)
 
 
 def test_a_plan_comes_back_as_it_was_made(plans):
@@ -44,6 +47,22 @@ def test_a_plan_comes_back_as_it_was_made(plans):
     assert plans.order(record, "a2") == order("a2", record.name)
     assert plans.file(record.name, "report.txt") == b"well"
     assert plans.file(record.name, "report.json") is None
+    assert plans.promised_by(record.name) == {"a1": BitMap([1]), "a2": BitMap([1])}
+
+
+def test_what_was_promised_last_is_what_the_applied_plan_says(plans):
+    assert plans.promised(plans.applied()) == {}
+    record = made(plans)
+    assert plans.promised(plans.applied()) == {}
+    plans.apply(record, "me", 3.0)
+    assert plans.promised(plans.applied()) == {"a1": BitMap([1]), "a2": BitMap([1])}
+
+
+def test_a_plan_that_does_not_say_what_it_promised_is_named(plans, bucket):
+    record = made(plans)
+    bucket.write(f"{record.name.prefix}promised.json", b"{}")
+    with pytest.raises(InputError, match=r"promised\.json"):
+        plans.promised_by(record.name)
 
 
 def test_each_plan_of_a_night_has_a_version_of_its_own(plans):
@@ -135,5 +154,5 @@ def test_a_bucket_that_fails_leaves_no_plan(plans, bucket, monkeypatch):
 
     monkeypatch.setattr(bucket, "write", write)
     with pytest.raises(BucketError, match="full"):
-        plans.save(name, [order("a1", name), order("a2", name)], {}, KEY, "k", 2.0)
+        plans.save(name, [order("a1", name), order("a2", name)], {}, {}, KEY, "k", 2.0)
     assert plans.latest() is None

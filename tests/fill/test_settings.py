@@ -25,6 +25,7 @@ def test_the_shortest_settings_say_all_that_is_needed():
     assert settings.control.bucket == "s3://control/prefix"
     assert settings.catalogue is None
     assert settings.days == 28
+    assert settings.placement.churn == 0.05
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_the_shortest_settings_say_all_that_is_needed():
         ('steering = "http://127.0.0.1:9001"', "", "give either steering or file"),
         ("http://127.0.0.1:9001", "127.0.0.1:9001", "fleet.steering"),
         ("[signing]", '[fleet.timezones]\nPT = "Lisbon"\n[signing]', "Europe/Lisbon"),
-        ("[control]", "days = 0\n[control]", "days"),
+        ("[control]", "[forecast]\ndays = 0\n[control]", "forecast.days"),
         ("[control]", "dayz = 3\n[control]", "dayz"),
         ("[control]", '[control]\nendpoint_url = "moto"', "endpoint_url"),
         ('kid = "2026"', "", "kid"),

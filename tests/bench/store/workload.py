@@ -134,6 +134,37 @@ SITES: Final = {
 
 
 @dataclass(frozen=True)
+class Films:
+    """What there is to see, whoever watches. A video is a film or an episode of an item; row by row of items."""
+
+    released: Floats
+    """Days after the trace began; negative: before."""
+    seconds: Floats
+    """Of each video of the item."""
+
+    def titles(self, groups: Whole) -> Whole:
+        """The video of each rendition."""
+        return groups >> _RUNG_SHIFT
+
+    def rungs(self, groups: Whole) -> Whole:
+        return groups & ((1 << _RUNG_SHIFT) - 1)
+
+    def published(self, groups: Whole) -> Floats:
+        return self.released[self.titles(groups) // _EPISODES]
+
+    def sizes(self, groups: Whole) -> Whole:
+        """Of each rendition, in bytes."""
+        whole = self.seconds[self.titles(groups) // _EPISODES] * _bytes_a_second(self.rungs(groups))
+        return np.ceil(whole / PAGE).astype(np.int64) * PAGE
+
+    def parts(self, groups: Whole) -> tuple[Whole, Whole, Whole]:
+        """All extents of these renditions: the row in `groups`, the name that a trace has for it, its size."""
+        sizes = self.sizes(groups)
+        row, part = _ranges(np.zeros(len(groups), np.int64), -(-sizes // EXTENT_BYTES))
+        return row, groups[row] << _PART_SHIFT | part, np.minimum(sizes[row] - part * EXTENT_BYTES, EXTENT_BYTES)
+
+
+@dataclass(frozen=True)
 class _Plays:
     """Who watches what: one row per video that somebody plays."""
 
@@ -165,10 +196,32 @@ class _Pieces:
 
 def trace(family: Family, unit: Unit, seed: int = 1, scale: float = 1.0) -> Trace:
     """The same arguments give the same trace. `scale` < 1 makes a smaller site, not a shorter time."""
-    site = SITES[family, unit]
-    site = replace(site, sessions=int(site.sessions * scale), items=int(site.items * scale))
+    site = _scaled(SITES[family, unit], scale)
     dice = np.random.default_rng([seed, list(Family).index(family)])
-    plays = _films(site, dice) if family is Family.POPULARITY else _clips(site, dice)
+    plays = _films(site, dice, dice)[0] if family is Family.POPULARITY else _clips(site, dice)
+    return _traced(family, unit, seed, plays, dice)
+
+
+def region(seed: int, scale: float, crowds: int, taste: float = 0.0, days: float = 10) -> tuple[Films, list[Trace]]:
+    """The same films watched at several sites, in extents: popularity is shared, the people are not. `taste` is by how
+    much the log-popularity of an item differs from site to site (a standard deviation). One crowd more changes no
+    other.
+    """
+    site = _scaled(SITES[Family.POPULARITY, Unit.EXTENTS], scale)
+    site = replace(site, days=days, sessions=int(site.sessions * days / site.days))
+    traces = []
+    for crowd in range(crowds):
+        dice, people = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 0, 1 + crowd])
+        plays, films = _films(site, dice, people, taste)
+        traces.append(_traced(Family.POPULARITY, Unit.EXTENTS, seed, plays, people))
+    return films, traces
+
+
+def _scaled(site: Site, scale: float) -> Site:
+    return replace(site, sessions=int(site.sessions * scale), items=int(site.items * scale))
+
+
+def _traced(family: Family, unit: Unit, seed: int, plays: _Plays, dice: np.random.Generator) -> Trace:
     pieces = _pieces(plays, dice)
     play, rendition, part, at, sizes = (_segments if unit is Unit.SEGMENTS else _extents)(plays, pieces)
     group = plays.video[play] << _RUNG_SHIFT | rendition
@@ -221,9 +274,13 @@ _BOOST_DAYS: Final = 5.0
 _BINGE: Final = 0.5
 
 
-def _films(site: Site, dice: np.random.Generator) -> _Plays:
-    """Items are films and series of eight; a video is a film or an episode."""
-    at = arrivals(site.sessions, site.days, dice)
+def _films(
+    site: Site, dice: np.random.Generator, people: np.random.Generator, taste: float = 0.0
+) -> tuple[_Plays, Films]:
+    """Items are films and series of eight; a video is a film or an episode. `dice` say what there is, `people` who
+    watches it."""
+    at = arrivals(site.sessions, site.days, people)
+    own = people.normal(0, taste, site.items) if taste else 0.0
     days = int(np.ceil(site.days))
     log_weight = -0.9 * np.log(1 + np.arange(site.items))
     # Released during the trace, or long before it.
@@ -237,9 +294,9 @@ def _films(site: Site, dice: np.random.Generator) -> _Plays:
     for day in range(days):
         age = day + 1 - released
         boost = np.log(_BOOST) * np.exp(-np.maximum(age, 0) / _BOOST_DAYS)
-        share = np.where(age > 0, np.exp(log_weight + boost), 0.0)
+        share = np.where(age > 0, np.exp(log_weight + own + boost), 0.0)
         today = of_day == day
-        item[today] = dice.choice(site.items, int(today.sum()), p=share / share.sum())
+        item[today] = people.choice(site.items, int(today.sum()), p=share / share.sum())
         log_weight = log_weight + dice.normal(0, _DRIFT, site.items)
 
     is_series = dice.random(site.items) < _SERIES_SHARE
@@ -249,19 +306,19 @@ def _films(site: Site, dice: np.random.Generator) -> _Plays:
     segment_of = dice.choice([6.0, 6.0, 10.0], site.items)
 
     # Fewer and fewer get to the later episodes.
-    episode = np.where(is_series[item], np.minimum(dice.geometric(0.35, len(at)) - 1, _EPISODES - 1), 0)
-    codec, rung = _lines(len(at), dice)
+    episode = np.where(is_series[item], np.minimum(people.geometric(0.35, len(at)) - 1, _EPISODES - 1), 0)
+    codec, rung = _lines(len(at), people)
     rows = []
     while len(at):
         seconds = seconds_of[item]
-        start, stop = _watched(seconds, dice)
+        start, stop = _watched(seconds, people)
         rows.append((at, item * _EPISODES + episode, seconds, segment_of[item], start, stop, codec, rung))
-        goes_on = is_series[item] & (stop >= seconds) & (episode < _EPISODES - 1) & (dice.random(len(at)) < _BINGE)
+        goes_on = is_series[item] & (stop >= seconds) & (episode < _EPISODES - 1) & (people.random(len(at)) < _BINGE)
         at = (at + stop - start)[goes_on]
         item, episode, codec, rung = item[goes_on], episode[goes_on] + 1, codec[goes_on], rung[goes_on]
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     count = len(columns[0])
-    return _Plays(*columns, pace=np.ones(count), ramps=np.ones(count, bool))
+    return _Plays(*columns, pace=np.ones(count), ramps=np.ones(count, bool)), Films(released, seconds_of)
 
 
 def _lines(count: int, dice: np.random.Generator) -> tuple[Whole, Whole]:

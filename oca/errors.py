@@ -68,6 +68,8 @@ class FetchReason(StrEnum):
     REDIRECT = "redirect"
     REFUSED = "refused"
     LOOP = "loop"
+    NOT_HELD = "not_held"
+    """A peer was asked for what it does not hold."""
 
 
 class SourceError(OcaError):

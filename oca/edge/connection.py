@@ -53,6 +53,7 @@ _CHUNK_BYTES: Final = 2 * 1024 * 1024
 """Sent or probed at once."""
 _REOPENS: Final = 3
 _RETRIES: Final = 3
+_NOT_HELD: Final = "this is not held here, and was asked for only if it is"
 """Times that a block is asked for elsewhere, and then tried again because the keeper says that it can be read."""
 _HDD: Final = PLACES.index(Place.HDD)
 _ABORT: Final = struct.pack("ii", 1, 0)
@@ -267,7 +268,10 @@ class Connection:
         raw_path = target if b"?" not in target and target.startswith(b"/") else path_and_query(target)[0]
         if worker.gate is not None:
             raw_path, self._cookie = worker.gate.admit(request, self._sock)
-        held = worker.lookup.remembered(raw_path)
+        if fields.is_only_if_cached:
+            held = worker.lookup.for_peer(canonical_path(raw_path))
+        else:
+            held = worker.lookup.remembered(raw_path)
         if held is None and worker.gate is None:
             # Players may come with a token where none is needed: those that were sent here before that was so.
             token, raw_path = split_path(raw_path)
@@ -275,6 +279,8 @@ class Connection:
                 held = worker.lookup.remembered(raw_path)
         if held is None:
             path = canonical_path(raw_path)
+            if fields.is_only_if_cached:
+                raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _NOT_HELD, closes=False)
             worker.tally.words[Count.LOOKUPS] += 1
             held = worker.lookup.find(raw_path, path)
             if held is None:
@@ -310,6 +316,8 @@ class Connection:
         """Have the keeper say what `path` is; `opened` or `open_refused` goes on."""
         assert self._request is not None
         fields = self._request.fields
+        if fields.is_only_if_cached:
+            raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _NOT_HELD, closes=False)
         start: int | None = 0
         if self._request.method == b"HEAD":
             start = None
@@ -413,6 +421,8 @@ class Connection:
         if outcome is Outcome.HIT and (stop or self._rest):
             wanted = spans or [(start, stop)]
             if not all(self._worker.lookup.holds(held, *span) for span in wanted):
+                if request.fields.is_only_if_cached:
+                    raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _NOT_HELD, closes=False)
                 outcome = Outcome.MISS
                 cache_status = b"; fwd=partial; stored"
         self._outcome = outcome
@@ -725,6 +735,9 @@ class Connection:
                 if copy is not None and copy.extent is extent and copy.block == block % EXTENT_BLOCKS:
                     return copy.fd, offset % BLOCK_BYTES, count, extent
                 return extent.fd, offset, count, extent
+        if self._request is not None and self._request.fields.is_only_if_cached:
+            self._give_up(HTTPStatus.GATEWAY_TIMEOUT, _NOT_HELD)  # It went while it was being sent.
+            return None
         last_block = (self._stop - 1) // BLOCK_BYTES
         loop = b"" if self._request is None else self._request.fields.cdn_loop or b""
         self._view = self._worker.courier.view(

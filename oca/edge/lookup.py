@@ -90,6 +90,16 @@ class Lookup:
         self._held[raw_path] = held
         return held
 
+    def for_peer(self, path: str) -> Held | None:
+        """As `find`, for another appliance that takes what is held: nobody watches, so it is not remembered here nor
+        counted as demand.
+        """
+        key = object_key(path)
+        row = Board.row_of(key)
+        stamp = self._stamps[row]
+        record = self._index.object(key)
+        return None if record is None else Held(key, record, row, stamp, unwatched(path))
+
     def from_keeper(self, key: ObjectKey, record: ObjectRecord) -> Held:
         """What the keeper just said, for one response. Not remembered: the index will say it soon."""
         return Held(key, record, Board.row_of(key), 0, self._watch(record.path))

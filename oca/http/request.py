@@ -57,6 +57,8 @@ class Fields(msgspec.Struct, frozen=True, gc=False):
     is_only_ranged: bool = False
     """Of these, only Range is there."""
     is_chunked: bool = False
+    is_only_if_cached: bool = False
+    """`Cache-Control: only-if-cached`: what is not held shall not be fetched (RFC 9111 section 5.2.1.7)."""
     lines: int = 0
     """How many field lines there were, repeated names included."""
 
@@ -183,6 +185,7 @@ def _parse_fields(block: bytes, max_fields: int) -> Fields:
         keeps_alive=b"keep-alive" in options,
         is_conditional=any(value is not None for value in conditional),
         is_chunked=b"transfer-encoding" in values,
+        is_only_if_cached=b"only-if-cached" in _members(values.get(b"cache-control", b"")),
         lines=len(lines),
     )
 

@@ -24,6 +24,7 @@ from oca.keeper.demand_metrics import DemandMetrics
 from oca.keeper.desk import Counters, Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
+from oca.keeper.filling import Filling, FillMetrics
 from oca.keeper.key_courier import KeyCourier
 from oca.keeper.library import Library, Spawner
 from oca.keeper.readiness import Readiness
@@ -140,6 +141,8 @@ async def run_keeper(
         else:
             board.resume(DrainCause.STEERING)  # Nobody is left who could take the order back.
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)
+        filling = Filling(settings, library, index, shelves, turns.try_turn, turns.is_waited_for, stocktaker)
+        exporter.registry.register(FillMetrics(filling))
         control = Control(
             settings,
             board,
@@ -154,6 +157,7 @@ async def run_keeper(
             readiness,
             reporter,
             demand,
+            filling,
         )
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()

@@ -7,6 +7,7 @@ and a 206 whose head can't be judged can't be trusted.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +27,8 @@ class S3Source:
     """A bucket. Credentials come the ordinary boto3 way and are asked for at each signing, so they may rotate."""
 
     is_s3 = True
+    is_peer = False
+    fields: Mapping[str, str] = {}
 
     def __init__(self, name: str, origin: Origin) -> None:
         self.name = name

@@ -22,6 +22,7 @@ from oca.keeper.demand import Demand
 from oca.keeper.desk import Desk
 from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
+from oca.keeper.filling import Filling
 from oca.keeper.library import Library, Spawner
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter
@@ -82,6 +83,7 @@ class Control:
         readiness: Readiness,
         reporter: Reporter | None,
         demand: Demand | None,
+        filling: Filling,
     ) -> None:
         self._settings = settings
         self._board = board
@@ -98,6 +100,7 @@ class Control:
         """None: nothing is reported to steering."""
         self._demand = demand
         """None: demand is not shipped."""
+        self._filling = filling
         self._started_at = time.time()
         self._prefetching = 0
         self._prefetch_turn = asyncio.Semaphore(2)
@@ -116,6 +119,7 @@ class Control:
         app.router.add_post("/v1/pledge", self._pledge)
         app.router.add_post("/v1/demand/ship", self._ship_demand)
         self._devices.add_routes(app)
+        self._filling.add_routes(app)
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:

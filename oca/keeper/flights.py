@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+from collections import Counter
 from enum import Enum
 from typing import Protocol
 
 from oca.cache.keys import ObjectKey, block_span
 from oca.cache.records import ObjectRecord
+from oca.keeper.peers import Route
 
 
 class Stage(Enum):
@@ -35,10 +37,16 @@ class Reader(Protocol):
 class Flight:
     """One block in memory that others may map. Readers see the end as `landed` or `failed`, never as silence."""
 
-    def __init__(self, key: ObjectKey, record: ObjectRecord, block: int, loop: bytes = b"") -> None:
+    def __init__(
+        self, key: ObjectKey, record: ObjectRecord, block: int, loop: bytes = b"", route: Route | None = None
+    ) -> None:
         self.key = key
         self.loop = loop
         """The CDN-Loop header of the request that began it."""
+        self.route = route
+        """Whom to ask before the ladder; None: nobody."""
+        self.came: Counter[str] = Counter()
+        """Bytes, by the name of the source."""
         self.block = block
         self.start, self.stop = block_span(block, record.size)
         self.watermark = 0

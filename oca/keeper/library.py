@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import time
@@ -24,9 +25,9 @@ from oca.cache.breaker import Breaker, Limits
 from oca.cache.freshness import Defaults, Lifetime, lifetime
 from oca.cache.health import Fault
 from oca.cache.keys import BLOCK_BYTES, EXTENT_BLOCKS, ExtentKey, ObjectKey, block_span, extent_key, object_key
-from oca.cache.ladder import Ladder, retry_delay
+from oca.cache.ladder import retry_delay
 from oca.cache.records import ObjectRecord
-from oca.cache.verdicts import Answer, Beyond, Negative, Part, Unchanged, Version, Whole, judge
+from oca.cache.verdicts import NEGATIVE, Answer, Beyond, Negative, Part, Unchanged, Version, Whole, judge
 from oca.errors import (
     FetchReason,
     GenerationChanged,
@@ -39,6 +40,7 @@ from oca.errors import (
 from oca.http.dates import format_date
 from oca.ipc import Want
 from oca.keeper.flights import Flight, Landing, Stage
+from oca.keeper.peers import PEER, Climb, Peer, Route
 from oca.keeper.sources import Source, ask, fields_of
 from oca.settings import Settings
 from oca.store.index import Index
@@ -76,8 +78,9 @@ class FetchCounts:
     """What the exporter reads: bytes and errors by source."""
 
     def __init__(self, sources: list[Source]) -> None:
-        self.bytes = {source.name: 0 for source in sources}
-        self.errors = {(source.name, reason): 0 for source in sources for reason in FetchReason}
+        names = [*(source.name for source in sources), PEER]
+        self.bytes = dict.fromkeys(names, 0)
+        self.errors = {(name, reason): 0 for name in names for reason in FetchReason}
 
 
 class Live:
@@ -156,6 +159,7 @@ class Library:
             settings.breaker.failure_ratio,
             settings.breaker.open_for,
         )
+        self.limits = limits
         self.breakers = {source.name: Breaker(limits) for source in sources}
         fresh = settings.freshness
         self._defaults = Defaults(
@@ -166,7 +170,7 @@ class Library:
             fresh.manifest_suffixes,
         )
         self.counts = FetchCounts(sources)
-        self._openings: dict[tuple[ObjectKey, bool], asyncio.Future[OpenAnswer]] = {}
+        self._openings: dict[tuple[ObjectKey, bool, bool], asyncio.Future[OpenAnswer]] = {}
         self._purging: Counter[ObjectKey] = Counter()
         self._live: dict[ObjectKey, Live] = {}
         self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
@@ -184,8 +188,8 @@ class Library:
 
     # --- Open -----------------------------------------------------------------------------------------------------
 
-    async def open(self, path: str, start: int | None, loop: bytes = b"") -> OpenAnswer:
-        """What `path` is. `start` is the first byte that will be wanted, None for none.
+    async def open(self, path: str, start: int | None, loop: bytes = b"", route: Route | None = None) -> OpenAnswer:
+        """What `path` is. `start` is the first byte that will be wanted, None for none. `route` says whom else to ask.
 
         Raises `NoSourceAnswered` when no source says what it is and nothing that may be served is held.
         """
@@ -200,11 +204,12 @@ class Library:
             outcome = OpenOutcome.HIT if known.status == 200 else OpenOutcome.NEGATIVE
             return OpenAnswer(key, known, outcome)
         held = known if known is not None and known.status == 200 else None
-        opening_key = (key, start is None)
+        # Whoever asks peers alone may fail where the ladder would not: viewers have an opening of their own.
+        opening_key = (key, start is None, route is not None)
         opening = self._openings.get(opening_key)
         is_mine = opening is None
         if opening is None:
-            opening = self._begin(opening_key, path, start, held, loop)
+            opening = self._begin(opening_key, path, start, held, loop, route)
         may_be_stale = held is not None and now < held.generated_at + held.lifetime + held.stale_if_error
         try:
             # Who can be given something stale need not wait until the whole ladder has been tried.
@@ -213,7 +218,7 @@ class Library:
             if not answer.record.storable and not is_mine:
                 # RFC 9111 section 5.2.2.5: what may not be stored may not be given to a second request either.
                 alone: asyncio.Future[OpenAnswer] = asyncio.get_running_loop().create_future()
-                self._start_consulting(alone, key, path, start, None, loop)
+                self._start_consulting(alone, key, path, start, None, loop, route)
                 answer = await asyncio.shield(alone)
         except (NoSourceAnswered, TimeoutError):
             if held is None or not may_be_stale:
@@ -238,7 +243,13 @@ class Library:
             return None
 
     def _begin(
-        self, opening_key: tuple[ObjectKey, bool], path: str, start: int | None, held: ObjectRecord | None, loop: bytes
+        self,
+        opening_key: tuple[ObjectKey, bool, bool],
+        path: str,
+        start: int | None,
+        held: ObjectRecord | None,
+        loop: bytes,
+        route: Route | None,
     ) -> asyncio.Future[OpenAnswer]:
         opening: asyncio.Future[OpenAnswer] = asyncio.get_running_loop().create_future()
         self._openings[opening_key] = opening
@@ -250,7 +261,7 @@ class Library:
                 done.exception()  # Read, so that asyncio does not complain when nobody waits.
 
         opening.add_done_callback(over)
-        self._start_consulting(opening, opening_key[0], path, start, held, loop)
+        self._start_consulting(opening, opening_key[0], path, start, held, loop, route)
         return opening
 
     def _start_consulting(
@@ -261,10 +272,11 @@ class Library:
         start: int | None,
         held: ObjectRecord | None,
         loop: bytes,
+        route: Route | None,
     ) -> None:
         async def consult() -> None:
             try:
-                await self._consult(opening, key, path, start, held, loop)
+                await self._consult(opening, key, path, start, held, loop, route)
             finally:
                 if not opening.done():
                     opening.set_exception(NoSourceAnswered(502, f"{path}: the fetch ended without an answer"))
@@ -279,19 +291,20 @@ class Library:
         start: int | None,
         held: ObjectRecord | None,
         loop: bytes,
+        route: Route | None,
     ) -> None:
         """Climb the ladder until a source says what `path` is; then go on with the body of that answer."""
         block = None if start is None else start // BLOCK_BYTES
         asks_whole = held is not None and not held.ranged
         live: Live | None = None
         flight: Flight | None = None
-        ladder = self._ladder()
+        climb = self._climb(route)
         tries = 0
         last: SourceError | None = None
         try:
             async with asyncio.timeout(self._fetch.total_deadline) as deadline:
-                while (rung := ladder.next_rung(time.monotonic())) is not None:
-                    if ladder.has_wrapped:
+                while (source := climb.next_source(time.monotonic())) is not None:
+                    if climb.has_wrapped:
                         tries += 1
                         await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
                     is_head = block is None
@@ -299,27 +312,27 @@ class Library:
                     if block is not None and not asks_whole:
                         span = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)
                     try:
-                        async with self._attempt(rung, path, span, None, loop, is_head=is_head, condition=held) as (
+                        async with self._attempt(source, path, span, None, loop, is_head=is_head, condition=held) as (
                             answer,
                             response,
                         ):
                             if isinstance(answer, Beyond):
-                                block, ladder = None, self._ladder()
+                                block, climb = None, self._climb(route)
                                 continue
                             if isinstance(answer, Part) and not _stands_alone(answer):
-                                asks_whole, ladder = True, self._ladder()
+                                asks_whole, climb = True, self._climb(route)
                                 continue
                             if isinstance(answer, Negative) and answer.status == 403 and held is not None:
                                 raise SourceError(FetchReason.REFUSED, "403 for an object that is held")
-                            chunks = self._chunks(response, rung)
+                            chunks = self._chunks(response, source)
                             if isinstance(answer, Whole) and answer.version.size < 0:
                                 if is_head:
                                     # Its length is known only at its end. No range again: that might lead back here.
-                                    block, asks_whole, ladder = 0, True, self._ladder()
+                                    block, asks_whole, climb = 0, True, self._climb(route)
                                     continue
                                 answer, chunks = await self._measured(answer, chunks)
                             # A purge takes the opening away. One that was begun alone is for one request only anyway.
-                            is_purged = self._openings.get((key, start is None)) is not opening
+                            is_purged = self._openings.get((key, start is None, route is not None)) is not opening
                             live, opened = await self._opened(key, path, answer, response, held, is_purged=is_purged)
                             opening.set_result(opened)
                             if live is None or block is None:
@@ -329,15 +342,15 @@ class Library:
                             if isinstance(answer, Part) and block not in live.flights:
                                 if self._is_present(live, block):
                                     return
-                                flight = self._new_flight(live, block, loop)
+                                flight = self._new_flight(live, block, loop, route)
                                 await _let_the_others_hear()
                                 if not await self._take_off(live, flight):
                                     return
-                                await self._receive(flight, chunks)
+                                await self._receive(flight, chunks, source)
                             elif isinstance(answer, Whole) and not live.flights and not self._is_present(live, 0):
                                 # A film takes longer than a block: from here on each block has its own deadline.
                                 deadline.reschedule(None)
-                                await self._stream(live, chunks)
+                                await self._stream(live, chunks, source)
                         break
                     except SourceError as error:
                         last = error
@@ -466,11 +479,10 @@ class Library:
 
         return Whole(msgspec.structs.replace(answer.version, size=len(body))), again()
 
-    async def _chunks(self, response: aiohttp.ClientResponse, rung: int) -> AsyncIterator[bytes]:
+    async def _chunks(self, response: aiohttp.ClientResponse, source: Source) -> AsyncIterator[bytes]:
         """The body as it comes, counted."""
-        name = self._sources[rung].name
         while chunk := await response.content.readany():
-            self.counts.bytes[name] += len(chunk)
+            self.counts.bytes[source.name] += len(chunk)
             yield chunk
             # A source faster than we are would have every turn: let the other flights and the workers have theirs.
             await asyncio.sleep(0)
@@ -499,8 +511,9 @@ class Library:
 
     # --- Want -----------------------------------------------------------------------------------------------------
 
-    def want(self, wanted: Want) -> Flight | None:
-        """The flight of a wanted block, to be joined at once; reading ahead is begun as well.
+    def want(self, wanted: Want, route: Route | None = None) -> Flight | None:
+        """The flight of a wanted block, to be joined at once; reading ahead is begun as well. `route` says whom else to
+        ask.
 
         None if this generation is not known here (any more): the object must be opened anew. A block that lies on disk
         already comes back as a flight that has landed, without having flown.
@@ -526,21 +539,23 @@ class Library:
                 self._spawner.spawn(self.purge([key]), f"forget {live.record.path}")
                 return None
             self._live[key] = live
-            flight = self._new_flight(live, block, wanted.loop)
+            flight = self._new_flight(live, block, wanted.loop, route)
             flight.passes = wanted.unreadable
             if not live.streams:
                 self._spawner.spawn(self._fly(live, flight), f"block {block} of {live.record.path}")
+        elif route is None:
+            flight.route = None  # Somebody waits who would not be content with what peers hold.
         if not live.streams and not wanted.unreadable:
-            self._read_ahead(live, block, wanted.last_block, wanted.loop)
+            self._read_ahead(live, block, wanted.last_block, wanted.loop, route)
         return flight
 
-    def _read_ahead(self, live: Live, block: int, last_block: int, loop: bytes) -> None:
+    def _read_ahead(self, live: Live, block: int, last_block: int, loop: bytes, route: Route | None) -> None:
         if live.record.storable and not self._shelves.can_keep():
             return  # What is read ahead would lie nowhere.
         last = min(block + self._fetch.read_ahead_blocks, last_block, (live.record.size - 1) // BLOCK_BYTES)
         for ahead in range(block + 1, last + 1):
             if ahead not in live.flights and not self._is_present(live, ahead):
-                flight = self._new_flight(live, ahead, loop)
+                flight = self._new_flight(live, ahead, loop, route)
                 self._spawner.spawn(self._fly(live, flight), f"block {ahead} of {live.record.path}")
 
     def _is_present(self, live: Live, block: int) -> bool:
@@ -549,10 +564,10 @@ class Library:
         key = self._extent_of(live, block)
         return key not in self._losing and self._shelves.is_present(key, block % EXTENT_BLOCKS)
 
-    def _new_flight(self, live: Live, block: int, loop: bytes = b"") -> Flight:
+    def _new_flight(self, live: Live, block: int, loop: bytes = b"", route: Route | None = None) -> Flight:
         flight = live.flights.get(block)
         if flight is None:
-            flight = live.flights[block] = Flight(live.key, live.record, block, loop)
+            flight = live.flights[block] = Flight(live.key, live.record, block, loop, route)
         return flight
 
     async def _fly(self, live: Live, flight: Flight) -> None:
@@ -626,31 +641,41 @@ class Library:
 
     async def _fetch_rest(self, live: Live, flight: Flight) -> None:
         """Climb the ladder from the watermark on. Raises `NoSourceAnswered`, or `GenerationChanged` if all agree."""
-        ladder = self._ladder()
+        route = flight.route
+        climb = self._climb(route)
         record = live.record
         tries = 0
         last: SourceError | None = None
         changed: GenerationChanged | None = None
         try:
             async with asyncio.timeout(self._fetch.total_deadline):
-                while (rung := ladder.next_rung(time.monotonic())) is not None:
-                    if ladder.has_wrapped:
+                while True:
+                    source = climb.next_source(time.monotonic())
+                    if source is None and flight.route is not route:
+                        # Somebody came along meanwhile who wants it from wherever it is.
+                        route = flight.route
+                        climb = self._climb(route)
+                        continue
+                    if source is None:
+                        break
+                    if climb.has_wrapped:
                         if changed is not None:
                             raise changed
                         tries += 1
                         await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
                     span = (flight.start + flight.watermark, flight.stop)
                     try:
-                        async with self._attempt(rung, record.path, span, record, flight.loop) as (answer, response):
-                            chunks = self._chunks(response, rung)
+                        async with self._attempt(source, record.path, span, record, flight.loop) as (answer, response):
+                            chunks = self._chunks(response, source)
                             if isinstance(answer, Part):
-                                await self._receive(flight, chunks)
+                                await self._receive(flight, chunks, source)
                             elif isinstance(answer, Whole):
-                                await self._receive(flight, chunks, skip=span[0])
+                                await self._receive(flight, chunks, source, skip=span[0])
                             else:
                                 raise SourceError(FetchReason.STATUS, f"status {response.status} for a known object")
                     except GenerationChanged as error:
-                        changed = error
+                        # What another appliance holds may be of yesterday: only the ladder says what is true today.
+                        changed, last = (changed, error) if source.is_peer else (error, last)
                     except SourceError as error:
                         last = error
                     else:
@@ -661,7 +686,9 @@ class Library:
             raise changed
         raise self._nobody(record.path, last)
 
-    async def _receive(self, flight: Flight, chunks: AsyncIterator[bytes], skip: int | None = None) -> None:
+    async def _receive(
+        self, flight: Flight, chunks: AsyncIterator[bytes], source: Source, skip: int | None = None
+    ) -> None:
         """Fill the flight. The body must end where the block does; with `skip`, it is the whole object, and the block
         begins that far in it.
         """
@@ -676,13 +703,14 @@ class Library:
                 part = part[:room]
             if part:
                 flight.receive(part)
+                flight.came[source.name] += len(part)
             if flight.stage is Stage.WHOLE and skip is not None:
                 return
         if flight.stage is not Stage.WHOLE:
             missing = flight.length - flight.watermark
             raise SourceError(FetchReason.TRUNCATED, f"the answer ended {missing} bytes early")
 
-    async def _stream(self, live: Live, chunks: AsyncIterator[bytes]) -> None:
+    async def _stream(self, live: Live, chunks: AsyncIterator[bytes], source: Source) -> None:
         """Feed all blocks from one whole answer, in order. What waits when it breaks off is fetched by itself."""
         live.streams = True
         rest = b""
@@ -708,6 +736,7 @@ class Library:
                         room = flight.length - flight.watermark
                         rest = chunk[room:]
                         flight.receive(chunk[:room])
+                        flight.came[source.name] += len(chunk) - len(rest)
                 self._spawner.spawn(self._bring(live, flight), f"block {block} of {live.record.path}")
             if rest or await anext(chunks, b""):
                 raise SourceError(FetchReason.OVERLONG, "more bytes than announced")
@@ -759,8 +788,8 @@ class Library:
         """Forget objects. When this returns no worker serves them; who is being served finishes with the old bytes."""
         for key in keys:
             self._negatives.pop(key, None)
-            for part in (False, True):
-                self._openings.pop((key, part), None)
+            for part, routed in itertools.product((False, True), repeat=2):
+                self._openings.pop((key, part, routed), None)
             live = self._live.pop(key, None)
             if live is not None:
                 live.is_purged = True
@@ -794,6 +823,13 @@ class Library:
         finally:
             del self._losing[extent]
 
+    def promise(self, key: ObjectKey, until: float, tier: str | None) -> None:
+        """What is brought of an object from now on is put on `tier` and not evicted before `until`, nor before what was
+        promised already."""
+        known = self._promises.get(key)
+        self._promises[key] = Promise(until if known is None else max(until, known.until), tier)
+        self._forget_promises()
+
     async def pledge(self, key: ObjectKey, until: float, tier: str | None = None) -> None:
         """What is held of an object, and what is brought of it from now on, is not evicted before `until`, and what is
         brought is put on `tier`; 0: it is again like everything else.
@@ -801,13 +837,16 @@ class Library:
         record = self._indexed(key)
         if until:
             self._promises[key] = Promise(until, tier)
-            if len(self._promises) > _PLEDGES:
-                now = time.time()
-                self._promises = {held: one for held, one in self._promises.items() if one.until > now}
+            self._forget_promises()
         else:
             self._promises.pop(key, None)
         if record is not None:
             await self._shelves.pledge(key, record.generation, until)
+
+    def _forget_promises(self) -> None:
+        if len(self._promises) > _PLEDGES:
+            now = time.time()
+            self._promises = {held: one for held, one in self._promises.items() if one.until > now}
 
     async def bring(self, key: ObjectKey, record: ObjectRecord, start: int, stop: int, ahead: int) -> bool:
         """Have the blocks of a span of bytes fetched, one after the other and some ahead. Whether all are here then."""
@@ -828,31 +867,33 @@ class Library:
 
         Raises `NoSourceAnswered`, also for one that is larger.
         """
-        ladder = self._ladder()
+        climb = self._climb(None)
         tries = 0
         last: SourceError | None = None
         try:
             async with asyncio.timeout(self._fetch.total_deadline):
-                while (rung := ladder.next_rung(time.monotonic())) is not None:
-                    if ladder.has_wrapped:
+                while (source := climb.next_source(time.monotonic())) is not None:
+                    if climb.has_wrapped:
                         tries += 1
                         await asyncio.sleep(retry_delay(tries, self._fetch.retry_delay, random.random()))
                     try:
-                        async with self._attempt(rung, path, None, None, b"") as (answer, response):
+                        async with self._attempt(source, path, None, None, b"") as (answer, response):
                             if isinstance(answer, Negative):
                                 return None
                             if not isinstance(answer, Whole):
                                 raise SourceError(FetchReason.STATUS, f"status {response.status} for a whole object")
-                            return await self._read_whole(answer, response, rung, most_bytes)
+                            return await self._read_whole(answer, response, source, most_bytes)
                     except SourceError as error:
                         last = error
         except TimeoutError:
             raise NoSourceAnswered(504, f"{path}: no source gave it in time") from None
         raise self._nobody(path, last)
 
-    async def _read_whole(self, answer: Whole, response: aiohttp.ClientResponse, rung: int, most_bytes: int) -> bytes:
+    async def _read_whole(
+        self, answer: Whole, response: aiohttp.ClientResponse, source: Source, most_bytes: int
+    ) -> bytes:
         body = bytearray()
-        async for chunk in self._chunks(response, rung):
+        async for chunk in self._chunks(response, source):
             body += chunk
             if len(body) > most_bytes:
                 raise RequestRefused(FetchReason.WRONG_SIZE, f"more than {most_bytes} bytes")
@@ -871,13 +912,13 @@ class Library:
             if start < stop:
                 await self.bring(answer.key, record, start, stop, 0)
 
-    def _ladder(self) -> Ladder:
-        return Ladder(list(self.breakers.values()), self._fetch.attempts)
+    def _climb(self, route: Route | None) -> Climb:
+        return Climb(self._sources, list(self.breakers.values()), self._fetch.attempts, route)
 
     @contextlib.asynccontextmanager
     async def _attempt(
         self,
-        rung: int,
+        source: Source,
         path: str,
         span: tuple[int, int] | None,
         held: ObjectRecord | None,
@@ -890,9 +931,8 @@ class Library:
 
         `held` is the generation the bytes must belong to; `condition` is one that the source may confirm with 304.
         """
-        source = self._sources[rung]
-        breaker = self.breakers[source.name]
-        headers: dict[str, str] = {}
+        breaker = source.breaker if isinstance(source, Peer) else self.breakers[source.name]
+        headers = dict(source.fields)
         if not source.is_s3:
             own = self._settings.appliance.id
             headers["CDN-Loop"] = f"{loop.decode('latin-1')}, {own}" if loop else own
@@ -911,6 +951,8 @@ class Library:
         response: aiohttp.ClientResponse | None = None
         try:
             response = await ask(self._session, source, "HEAD" if is_head else "GET", path, headers)
+            if source.is_peer and (response.status == 504 or response.status in NEGATIVE):
+                raise RequestRefused(FetchReason.NOT_HELD, f"{response.status}: the peer does not hold it")
             answer = judge(
                 response.status,
                 fields_of(response),

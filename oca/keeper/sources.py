@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -22,6 +23,9 @@ class Source(Protocol):
 
     name: str
     is_s3: bool
+    is_peer: bool
+    fields: Mapping[str, str]
+    """Header fields of every request to it."""
 
     async def url(self, method: str, path: str) -> str:
         """Where `path` is asked for with `method`."""
@@ -34,6 +38,8 @@ class HttpSource:
     """A parent appliance or an HTTP origin."""
 
     is_s3 = False
+    is_peer = False
+    fields: Mapping[str, str] = {}
 
     def __init__(self, name: str, base: str, redirect_hosts: tuple[str, ...] = ()) -> None:
         self.name = name

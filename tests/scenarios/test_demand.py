@@ -124,6 +124,9 @@ def test_the_bucket_says_exactly_what_viewers_read_by_rendition_outcome_and_tier
         path = box.put(f"/titles/x/1080p.2e/{name}", 300_000)
         box.fetch(path)
         box.get(path)
+        # Another appliance that takes what is held watches nothing.
+        assert one.get(path, Cache_Control="only-if-cached").status == 200
+        assert one.get(path, Cache_Control="only-if-cached", Range="bytes=5-9").status == 206
     box.fetch(box.put("/titles/x/master.m3u8", 900))
     assert one.get("/titles/x/1080p.2e/init.mp4", method="HEAD").status == 200
     assert one.get("/titles/x/nothing").status == 404

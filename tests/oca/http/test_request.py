@@ -69,6 +69,23 @@ def test_a_cookie_is_kept():
     assert parse_head(b"GET / HTTP/1.1\r\nHost: h\r\nCookie: a=1; b=2\r\n\r\n", 10).fields.cookie == b"a=1; b=2"
 
 
+@pytest.mark.parametrize(
+    ("value", "is_so"),
+    [
+        (b"only-if-cached", True),
+        (b"no-transform, Only-If-Cached", True),
+        (b"max-age=0,only-if-cached", True),
+        (b"only-if-cached=1", False),
+        (b"x-only-if-cached", False),
+        (b"no-cache", False),
+        (b"", False),
+    ],
+)
+def test_who_wants_only_what_is_held_says_so(value, is_so):
+    head = b"GET / HTTP/1.1\r\nHost: h\r\nCache-Control: " + value + b"\r\n\r\n"
+    assert parse_head(head, 10).fields.is_only_if_cached is is_so
+
+
 def test_an_empty_field_is_there():
     assert parsed(b"If-Match:").fields.if_match == b""
 

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime as dt
-import getpass
 import logging
 import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from pyroaring import BitMap
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from fill import catalogue, demand, fleet, lake
-from fill.bucket import Bucket
-from fill.errors import FillError, InputError, SettingsError
-from fill.plans import Name, Plans, Record
-from fill.settings import Settings, Store, read_settings, signing_key
-from fill.sizes import size_text
-from fill.wishes import read_wishes
-from wire.codec import encode
-from wire.orders import public_key_text
+from fill.errors import FillError
+from fill.plans import Name
 
 _EXIT_CODES: Final = """
 exit codes:
@@ -59,6 +41,11 @@ _URGENT: Final = """Have appliances bring a title at once, outside their windows
 
 It is pledged until the date that is given, and nothing is given up for it: what has no room is reported by the agent.
 """
+_AGENT: Final = """Fill this appliance: have the local oca bring, compare and pledge what its order names.
+
+Runs until SIGTERM. Works inside the window of the appliance's own time zone, under a rate cap, and gives way to
+viewers. Killed at any moment, it goes on where it was. Urgent orders are worked on at once.
+"""
 _PLANS: Final = "List plans, and say which one is applied."
 _SHOW: Final = "Show a plan's report, or one appliance's order."
 _APPLY: Final = """Have agents work on a plan.
@@ -72,8 +59,6 @@ _KEYGEN: Final = """Make the key that orders are signed with, and print what age
 FILE must not exist. Keep it where only the planner can read it.
 """
 
-_console: Final = Console(highlight=False)
-
 
 def main() -> None:
     """Exits the process with one of the codes above."""
@@ -81,9 +66,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
-        given.run(given)
+        if given.command == "agent":
+            _agent(given)
+        else:
+            # An appliance's agent must not pay for DuckDB and Arrow, which take 200 MB.
+            from fill import commands  # noqa: PLC0415
+
+            getattr(commands, given.command)(given)
     except FillError as error:
-        _say(f"oca-fill: {error}")
+        sys.stderr.write(f"oca-fill: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)  # As a shell reports it.
@@ -101,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, words: str, act: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    def command(name: str, words: str) -> argparse.ArgumentParser:
         made = commands.add_parser(
             name,
             help=words.splitlines()[0],
@@ -109,324 +100,58 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_EXIT_CODES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        made.set_defaults(run=act)
         if name != "keygen":
-            made.add_argument("--config", required=True, metavar="FILE", help="the planner's settings in TOML")
+            made.add_argument(
+                "--config", required=True, metavar="FILE", help="settings of the planner, or of the agent"
+            )
         return made
 
-    command("sync", _SYNC, _sync)
-    watched = command("demand", _DEMAND, _demand)
+    command("sync", _SYNC)
+    watched = command("demand", _DEMAND)
     watched.add_argument("--days", type=_days, default=7, metavar="N", help="days to show, today included; default 7")
     watched.add_argument("--top", type=_days, default=10, metavar="N", help="titles to show; default 10")
     watched.add_argument("--renditions", action="store_true", help="renditions in place of titles")
-    plan = command("plan", _PLAN, _plan)
+    plan = command("plan", _PLAN)
     plan.add_argument("--night", type=_night, metavar="DATE", help="on which the window begins; default: the next one")
     plan.add_argument("--dry-run", action="store_true", help="show the report, and write nothing to the bucket")
     plan.add_argument("--offline", action="store_true", help="plan with what was brought here before")
     plan.add_argument("--json", action="store_true", help="the report as JSON")
     plan.add_argument("--out", type=Path, metavar="DIR", help="write report and plots there as well")
-    diff = command("diff", _DIFF, _diff)
+    diff = command("diff", _DIFF)
     diff.add_argument("before", nargs="?", type=_name, metavar="NIGHT/VERSION", help="default: the applied one")
     diff.add_argument("after", nargs="?", type=_name, metavar="NIGHT/VERSION", help="default: the latest")
-    urgent = command("urgent", _URGENT, _urgent)
+    urgent = command("urgent", _URGENT)
     urgent.add_argument("--title", required=True, metavar="ID")
     urgent.add_argument("--rendition", action="append", metavar="NAME", help="by name; may be repeated; default: all")
     urgent.add_argument("--site", action="append", metavar="ID", help="may be repeated; default: all sites")
     urgent.add_argument("--appliance", action="append", metavar="ID", help="may be repeated; default: all of the sites")
     urgent.add_argument("--days", type=_days, default=7, metavar="N", help="that it stays pledged; default 7")
-    command("plans", _PLANS, _plans)
-    show = command("show", _SHOW, _show)
+    agent = command("agent", _AGENT)
+    agent.add_argument("--once", action="store_true", help="work on the order now, whatever the hour, and end")
+    agent.add_argument("--check", action="store_true", help="read the settings, say what is wrong, and end")
+    command("plans", _PLANS)
+    show = command("show", _SHOW)
     show.add_argument("plan", nargs="?", type=_name, metavar="NIGHT/VERSION", help="default: the latest")
     show.add_argument("--appliance", metavar="ID", help="show its order")
-    apply = command("apply", _APPLY, _apply)
+    apply = command("apply", _APPLY)
     apply.add_argument("plan", nargs="?", type=_name, metavar="NIGHT/VERSION", help="default: the latest")
     apply.add_argument("--back", action="store_true", help="though a later plan is applied")
-    command("status", _STATUS, _status)
-    command("keygen", _KEYGEN, _keygen).add_argument("file", metavar="FILE", help="to write, in PEM")
+    command("status", _STATUS)
+    command("keygen", _KEYGEN).add_argument("file", metavar="FILE", help="to write, in PEM")
     return parser
 
 
-# --- What is asked ---
+def _agent(given: argparse.Namespace) -> None:
+    # The agent needs nothing of what plans, and what plans needs nothing of the agent.
+    from fill.agent import app  # noqa: PLC0415
+    from fill.agent.settings import read_settings as read_agent  # noqa: PLC0415
 
-
-def _sync(given: argparse.Namespace) -> None:
-    settings = read_settings(given.config)
-    synced(settings, dt.datetime.now(dt.UTC).date())
-    where = Path(settings.state_dir) / "lake"
-    there = lake.hours(where)
-    _console.print(
-        f"{where}: {len(there)} hours of {len({hour.appliance for hour in there})} appliances"
-        + (f", {there[0].date} to {there[-1].date}" if there else "")
-    )
-
-
-def synced(settings: Settings, last: dt.date, days: int | None = None) -> str:
-    """Bring the lake up to date with the bucket, the catalogue and the fleet; the catalogue's digest. Raises
-    `FillError`.
-    """
-    where = Path(settings.state_dir) / "lake"
-    control = bucket_of(settings.control)
-    first = last - dt.timedelta(days=(days or settings.days) - 1)
-    with _bar("demand and stock") as reached:
-        done = lake.sync(control, where, first, last, reached)
-    if done.strange:
-        _say(f"oca-fill: {done.strange} objects in the bucket are no demand and no stock, and were left where they are")
-    films = control if settings.catalogue is None else bucket_of(settings.catalogue)
-    with _bar("catalogue") as reached:
-        digest = catalogue.refresh(films, where, reached)
-    fleet.save(fleet.fleet_of(settings.fleet), where)
-    return digest
-
-
-def _demand(given: argparse.Namespace) -> None:
-    settings = read_settings(given.config)
-    where = Path(settings.state_dir) / "lake"
-    last = dt.datetime.now(dt.UTC).date()
-    with _bar("demand and stock") as reached:
-        lake.sync(bucket_of(settings.control), where, last - dt.timedelta(days=given.days - 1), last, reached)
-    table = Table("day (UTC)", "appliances", "hours", "missing", "requests", "sessions", "sent", "hits", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for day in demand.days(where):
-        hits = f"{day.hit_bytes / day.bytes:.1%}" if day.bytes else "-"
-        counts = (day.appliances, day.hours, day.missing, day.requests, day.sessions)
-        table.add_row(str(day.date), *(f"{count:,}" for count in counts), size_text(day.bytes), hits)
-    _console.print(table)
-    top = demand.most_watched(where, given.top, renditions=given.renditions)
-    if not top:
-        _console.print("nothing was watched, or no appliance has written its demand yet")
+    agent = read_agent(given.config)
+    if given.check:
+        sys.stdout.write(f"{given.config} is right\n")
         return
-    watched = Table("rendition" if given.renditions else "title", "sent", "sessions", box=None)
-    for one in top:
-        watched.add_row(one.name, size_text(one.bytes), f"{one.sessions:,}")
-    _console.print(watched)
-
-
-def _plan(given: argparse.Namespace) -> None:
-    # What plans loads half a second of libraries, which the other commands and agents need not wait for.
-    from fill import planning, report  # noqa: PLC0415
-
-    settings = read_settings(given.config)
-    key = None if given.dry_run else signing_key(settings.signing)
-    wished = read_wishes(settings.wishes)
-    now = time.time()
-    night = given.night or _next_night(now)
-    where = Path(settings.state_dir) / "lake"
-    if given.offline:
-        catalogue_digest = catalogue.digest_of(where)
-    else:
-        # Whatever zone a site is in, its last whole day has begun two days ago at the latest.
-        catalogue_digest = synced(settings, night + dt.timedelta(days=1), settings.days + 2)
-    plans = Plans(bucket_of(settings.control))
-    stocks, complaints = planning.stocks_in(where)
-    with _bars() as reached:
-        plan = planning.planned(
-            planning.Inputs(
-                lake=where,
-                night=night,
-                now=now,
-                settings=settings,
-                fleet=fleet.load(where),
-                wishes=wished,
-                stocks=stocks,
-                promised=plans.promised(plans.applied()),
-                catalogue=catalogue_digest,
-                warnings=tuple(complaints),
-            ),
-            reached,
-        )
-    text, pictures = report.as_text(plan.report), report.plots(plan.report)
-    files = {"report.json": encode(plan.report), "report.txt": text.encode(), **pictures}
-    if given.out is not None:
-        _write_all(given.out, files)
-    if key is not None:
-        name = plans.begin(str(night), now)
-        with _bar("orders") as reached_one:
-            record = plans.save(
-                name, plan.orders(name.version), files, plan.promised, key, settings.signing.kid, now, reached_one
-            )
-        say = f"plan {record.name} is written; oca-fill apply {night}/{name.version} has agents work on it\n"
-    else:
-        say = "nothing was written: this was a dry run\n"
-    _console.print(encode(plan.report).decode() if given.json else text, markup=False, soft_wrap=True, end="")
-    _say(say.rstrip())
-
-
-def _next_night(now: float) -> dt.date:
-    """Windows that begin within the next day: tonight's, after noon in UTC tomorrow's."""
-    return (dt.datetime.fromtimestamp(now, dt.UTC) + dt.timedelta(hours=12)).date()
-
-
-def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, body in files.items():
-            (folder / name).write_bytes(body)
-    except OSError as error:
-        raise SettingsError(f"--out: {folder}: can't be written: {error.strerror}") from error
-
-
-def _diff(given: argparse.Namespace) -> None:
-    plans = _opened(given)
-    if given.before is None:
-        applied = plans.applied()
-        before = None if applied is None else applied.name
-    else:
-        before = given.before
-    after = _chosen(plans, given.after).name
-    there = catalogue.renditions(Path(read_settings(given.config).state_dir) / "lake")
-    old = {} if before is None else plans.promised_by(before)
-    new = plans.promised_by(after)
-    _console.print(f"from {before or 'nothing'} to {after}")
-    table = Table("appliance", "gains", "", "loses", "", "stays", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    gained: Counter[str] = Counter()
-    for appliance in sorted(old.keys() | new.keys()):
-        one, other = old.get(appliance, BitMap()), new.get(appliance, BitMap())
-        sizes = [
-            sum(there[number].size_bytes for number in some if number in there) for some in (other - one, one - other)
-        ]
-        gained.update(there[number].title for number in other - one if number in there)
-        gained.subtract(there[number].title for number in one - other if number in there)
-        counts = f"{len(other - one):,}", size_text(sizes[0]), f"{len(one - other):,}", size_text(sizes[1])
-        table.add_row(appliance, *counts, f"{len(one & other):,}")
-    _console.print(table)
-    for words, titles in (("gain most", gained.most_common(10)), ("lose most", gained.most_common()[:-11:-1])):
-        shown = [f"{title} {count:+}" for title, count in titles if (count > 0) == (words == "gain most") and count]
-        if shown:
-            _console.print(f"{words}: " + ", ".join(shown), markup=False)
-
-
-def _urgent(given: argparse.Namespace) -> None:
-    from fill import urgent  # noqa: PLC0415 - as in _plan
-
-    settings = read_settings(given.config)
-    key = signing_key(settings.signing)
-    plans = Plans(bucket_of(settings.control))
-    digest = synced(settings, dt.datetime.now(dt.UTC).date(), 1)
-    where = Path(settings.state_dir) / "lake"
-    wish = urgent.Wish(
-        given.title,
-        None if given.rendition is None else tuple(given.rendition),
-        None if given.site is None else tuple(given.site),
-        None if given.appliance is None else tuple(given.appliance),
-    )
-    orders = urgent.orders(wish, catalogue.renditions(where), fleet.load(where), time.time(), given.days, digest)
-    for order in orders:
-        plans.urge(order, key, settings.signing.kid)
-    moved = sum(bring.size_bytes for order in orders for bring in order.bring)
-    _console.print(f"{given.title}: {len(orders):,} appliances were told to bring {size_text(moved)} in all")
-
-
-def _plans(given: argparse.Namespace) -> None:
-    plans = _opened(given)
-    applied = plans.applied()
-    names = plans.names()
-    for name in names:
-        try:
-            record = plans.record(name)
-        except InputError:
-            _console.print(f"{name.night}/{name.version}  broken off")
-            continue
-        mark = "  applied" if applied is not None and applied.name == name else ""
-        _console.print(
-            f"{name.night}/{name.version}  {len(record.orders):,} orders,"
-            f" {record.bring_renditions:,} renditions, {size_text(record.bring_bytes)}{mark}"
-        )
-    if not names:
-        _console.print("there is no plan")
-
-
-def _show(given: argparse.Namespace) -> None:
-    plans = _opened(given)
-    record = _chosen(plans, given.plan)
-    if given.appliance is None:
-        report = plans.file(record.name, "report.txt")
-        _console.print((report or b"this plan has no report").decode(), markup=False)
-        return
-    order = plans.order(record, given.appliance)
-    _console.print(
-        f"{order.appliance}: plan {record.name}, {len(order.bring):,} renditions to bring"
-        f" ({size_text(sum(bring.size_bytes for bring in order.bring))} of {size_text(order.budget_bytes)}),"
-        f" {len(order.release):,} to release"
-    )
-    table = Table("to bring", "size", "tier", "value", "from", box=None)
-    for bring in order.bring:
-        table.add_row(
-            bring.folder,
-            size_text(bring.size_bytes),
-            bring.tier or "-",
-            f"{bring.value:.3g}",
-            ", ".join(bring.sources) or "outside",
-        )
-    _console.print(table)
-
-
-def _apply(given: argparse.Namespace) -> None:
-    plans = _opened(given)
-    record = _chosen(plans, given.plan)
-    with _bar("orders") as reached:
-        plans.apply(record, getpass.getuser(), time.time(), back=given.back, reached=reached)
-    _console.print(f"plan {record.name} is applied: {len(record.orders):,} orders")
-
-
-def _status(given: argparse.Namespace) -> None:
-    plans = _opened(given)
-    applied = plans.applied()
-    if applied is None:
-        _console.print("no plan is applied")
-        return
-    table = Table("appliance", "does", "plan", "done", "of", "failed", "heard", box=None)
-    for appliance in plans.record(applied.name).orders:
-        progress = plans.progress(appliance)
-        if progress is None:
-            table.add_row(appliance, "never heard")
-            continue
-        does = progress.phase + (", behind schedule" if progress.behind_schedule else "")
-        table.add_row(
-            appliance,
-            does + (f": {progress.reason}" if progress.reason else ""),
-            f"{progress.night}/{progress.version}",
-            size_text(progress.done_bytes),
-            size_text(progress.order_bytes),
-            f"{progress.failed_renditions:,}",
-            dt.datetime.fromtimestamp(progress.at, dt.UTC).isoformat(timespec="seconds"),
-        )
-    _console.print(table)
-
-
-def _keygen(given: argparse.Namespace) -> None:
-    key = Ed25519PrivateKey.generate()
-    body = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    try:
-        with os.fdopen(os.open(given.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(body)
-    except OSError as error:
-        raise SettingsError(f"{given.file}: can't be written: {error.strerror}") from error
-    _console.print(
-        f'[order_keys]\n"{dt.datetime.now(dt.UTC).date()}" = "{public_key_text(key.public_key())}"', markup=False
-    )
-
-
-# --- Parts ---
-
-
-def bucket_of(store: Store) -> Bucket:
-    return Bucket(store.bucket, store.endpoint_url, store.region)
-
-
-def _opened(given: argparse.Namespace) -> Plans:
-    return Plans(bucket_of(read_settings(given.config).control))
-
-
-def _chosen(plans: Plans, name: Name | None) -> Record:
-    if name is not None:
-        return plans.record(name)
-    latest = plans.latest()
-    if latest is None:
-        raise InputError("there is no plan")
-    return latest
+    if not asyncio.run(app.run(agent, once=given.once)):
+        sys.exit(1)
 
 
 def _days(text: str) -> int:
@@ -451,36 +176,6 @@ def _name(text: str) -> Name:
     if not version.isdecimal():
         raise argparse.ArgumentTypeError(f"read {text!r}; allowed: a plan such as 2026-11-25/1")
     return Name(night, int(version))
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[lake.Reached]:
-    """A bar where standard error is a terminal; else nothing until something takes long."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, of: progress.update(task, completed=done, total=of)
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """As `_bar`, for work of several kinds."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def reached(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=of)
-            progress.update(tasks[what], completed=done, total=of)
-
-        yield reached
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""How fast the agent may go. Pure; time is an argument.
+
+A bucket of tokens under the cap, whose rate gives way to viewers: halved while they need the link or a disk, and raised
+by a tenth of the cap each time a look finds that they don't (additive increase, multiplicative decrease).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_BURST: Final = 2.0
+"""Seconds of the cap that may go out at once."""
+_LEAST: Final = 1 / 64
+"""Of the cap: viewers who need everything for hours must not stop a night for ever."""
+_STEP: Final = 0.1
+
+
+class Pace:
+    def __init__(self, bytes_a_second: float, now: float) -> None:
+        self._cap = bytes_a_second
+        self.share = 1.0
+        """Of the cap that is used now."""
+        self._tokens = bytes_a_second * _BURST
+        self._at = now
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second."""
+        return self._cap * self.share
+
+    def delay(self, count: int, now: float) -> float:
+        """Seconds to wait before `count` bytes are asked for. They are taken from the bucket at once, also if it is
+        empty then: who comes next waits longer.
+        """
+        self._fill(now)
+        wait = 0.0 if self._tokens > 0 else -self._tokens / self.rate
+        self._tokens -= count
+        return wait
+
+    def give_back(self, count: int, now: float) -> None:
+        """Bytes that did not have to come after all."""
+        self._fill(now)
+        self._tokens = min(self._tokens + count, self._cap * _BURST)
+
+    def give_way(self, now: float) -> None:
+        """Viewers need the link, or a disk."""
+        self._fill(now)
+        self.share = max(_LEAST, self.share / 2)
+
+    def go_on(self, now: float) -> None:
+        """They don't."""
+        self._fill(now)
+        self.share = min(1.0, self.share + _STEP)
+
+    def _fill(self, now: float) -> None:
+        elapsed = max(0.0, now - self._at)
+        self._at = max(self._at, now)
+        self._tokens = min(self._tokens + elapsed * self.rate, self._cap * _BURST)
+
+
+def is_pressed(egress_bps: int, link_bps: int, most_share: float, waited_for: int) -> bool:
+    """Whether viewers need more: their share of the link is above `most_share`, or they wait for a device."""
+    return waited_for > 0 or (link_bps > 0 and egress_bps > most_share * link_bps)

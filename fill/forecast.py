@@ -223,11 +223,17 @@ def of_region(
 
 
 def of_site(
-    catalogue: Catalogue, region: Forecast, region_sums: Sums, own: Sums, when: Calendar, rules: Smoothing
+    catalogue: Catalogue,
+    region: Forecast,
+    region_sums: Sums,
+    own: Sums,
+    when: Calendar,
+    rules: Smoothing,
+    least_share: float = 0.0,
 ) -> Forecast:
-    """Step 3."""
+    """Step 3. A site that is new has the `least_share` of its region: it is filled before its first viewer comes."""
     total = region_sums.slow.sum()
-    share = own.slow.sum() / total if total else 0.0
+    share = max(least_share, own.slow.sum() / total) if total else 0.0
     size = catalogue.size_bytes.astype(float)
     spread = _spread(when.slow) / UNIT / size
     # What the site would have seen of what its region saw, were it like the region. Not of what is forecast there: a

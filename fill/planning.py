@@ -43,6 +43,8 @@ _LINK_BPS: Final = 10_000_000_000
 """Of an appliance that does not say, at a fleet that does not say either."""
 _MOST_MISSED: Final = 20
 """Renditions that a site's report names, of those that did not fit."""
+_NEW_SITE: Final = 0.01
+"""Of a mean site's demand: what a site is forecast of which nothing was heard yet."""
 _STALE_STOCK: Final = 2 * 86400.0
 """Seconds after which what an appliance said it holds is told to be old."""
 
@@ -366,7 +368,8 @@ class _Night:
         ]
         whole = forecast.of_region(catalogue, total, when, rules, releases)
         for site in region.sites:
-            yield site, forecast.of_site(catalogue, whole, total, of(site.id), when, rules)
+            least = _NEW_SITE / len(region.sites)
+            yield site, forecast.of_site(catalogue, whole, total, of(site.id), when, rules, least)
 
     def _asked(self, table: ir.Table) -> pa.Table:
         try:

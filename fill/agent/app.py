@@ -167,7 +167,8 @@ class Office:
         # Peers are waited for from when the work began or the window opened: not anew after each restart.
         waited = max(0.0, now - max(state.began_at, 0.0 if once else self._window.at(now).opens))
         began_at = time.monotonic() - waited
-        work = Work(order, state.done, state.failed, state.released, began_at, float(self._agent.peer_wait))
+        wait, pause = float(self._agent.peer_wait), float(self._agent.pause)
+        work = Work(order, state.done, state.failed, state.released, began_at, wait, pause)
         courier = Courier(work, self.journal, self._station, self._pace, self._agent.rate, time.monotonic)
         self._courier = courier
         self._worked_since = now, work.done_bytes
@@ -186,6 +187,7 @@ class Office:
             self._courier = None
         if work.is_over:
             self.journal.note(Finished(self._clock()))
+            self.telling.phase, self.telling.reason = Phase.IDLE, ""
             self.telling.finished_at = self.journal.state.finished_at
             self.telling.last_success = self.journal.state.last_success
             log.info(
@@ -196,7 +198,8 @@ class Office:
     async def _work_on_urgent(self, key: str, order: FillOrder) -> None:
         log.info("urgent order %s: %d renditions to bring", key, len(order.bring))
         now = self._clock()
-        work = Work(order, (), {}, (), time.monotonic(), float(self._agent.peer_wait))
+        wait, pause = float(self._agent.peer_wait), float(self._agent.pause)
+        work = Work(order, (), {}, (), time.monotonic(), wait, pause)
         courier = Courier(
             work, self.journal, self._station, self._pace, self._agent.rate, time.monotonic, is_journalled=False
         )
@@ -265,7 +268,7 @@ class Office:
         if work is None and self._current is not None:
             name, order = self._current
             is_known = state.name == name
-            work = Work(order, state.done if is_known else (), state.failed if is_known else {}, (), 0.0, 0.0)
+            work = Work(order, state.done if is_known else (), state.failed if is_known else {}, (), 0.0, 0.0, 1.0)
         if work is None:
             return
         told.night, told.version, told.issued_at = work.order.night, work.order.version, work.order.issued_at

@@ -29,6 +29,7 @@ _TITLES: Final = 16
 _FOLDERS: Final = 20
 """Pledged by one question."""
 _PATHS: Final = 10_000
+_STEP: Final = 0.5
 _LOOKS: Final = 5.0
 """Seconds without anything to do before the state is looked at again."""
 
@@ -230,9 +231,9 @@ class Courier:
     async def _spans(self, bring: Bring, item: CatalogObject, route: Route) -> None:
         for start in range(0, item.size_bytes, SPAN_BYTES):
             stop = min(start + SPAN_BYTES, item.size_bytes)
-            wait = self._pace.delay(stop - start, self._clock())
-            if wait > 0:
-                await self._sleep(wait)
+            # In small steps: what turns out to be held already is given back to the others.
+            while (wait := self._pace.take(stop - start, self._clock())) > 0:
+                await self._sleep(min(wait, _STEP))
             brought = await self._station.fill(item, start, stop, bring.tier, route.peers, only_peers=route.only_peers)
             self._pace.give_back(brought.held_bytes, self._clock())
             sources = dict(brought.source_bytes)

@@ -28,14 +28,15 @@ class Pace:
         """Bytes a second."""
         return self._cap * self.share
 
-    def delay(self, count: int, now: float) -> float:
-        """Seconds to wait before `count` bytes are asked for. They are taken from the bucket at once, also if it is
-        empty then: who comes next waits longer.
+    def take(self, count: int, now: float) -> float:
+        """0: `count` bytes may be asked for now; they are taken from the bucket, which may be in debt then. Else
+        nothing is taken, and in so many seconds it is worth asking again.
         """
         self._fill(now)
-        wait = 0.0 if self._tokens > 0 else -self._tokens / self.rate
+        if self._tokens <= 0:
+            return -self._tokens / self.rate + 0.001
         self._tokens -= count
-        return wait
+        return 0.0
 
     def give_back(self, count: int, now: float) -> None:
         """Bytes that did not have to come after all."""

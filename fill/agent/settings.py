@@ -56,6 +56,9 @@ class Agent(Struct, frozen=True, forbid_unknown_fields=True):
     rate: Rate = Rate()
     peer_wait: Seconds = Seconds(3600)
     """How long peers that an order names are waited for before the appliance fetches from outside itself."""
+    pause: Seconds = Seconds(15)
+    """Before a peer that did not have something yet, or a source that did not answer, is asked again; doubled each
+    time, up to 20 times as long."""
     poll: Seconds = Seconds(60)
     """How often the bucket is asked for orders. 1 s to 1 h."""
 
@@ -118,5 +121,7 @@ def _check(agent: Agent, document: Document) -> None:
             raise refuse(["order_keys", kid], "is no key; allowed: what oca-fill keygen printed") from error
     if not 1 <= agent.poll <= 3600:
         raise refuse(["poll"], f"read {agent.poll:g} s; allowed: 1 s to 1 h")
+    if not 0.1 <= agent.pause <= 600:
+        raise refuse(["pause"], f"read {agent.pause:g} s; allowed: 100 ms to 10 min")
     if agent.rate.most < 1_000_000:
         raise refuse(["rate", "most"], f"read {int(agent.rate.most)}; allowed: 1 Mbit/s and more")

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from wire.orders import Bring, FillOrder
 
-_FIRST_PAUSE: Final = 15.0
-_LONGEST_PAUSE: Final = 300.0
+_LONGEST: Final = 20
+"""Times the first pause."""
 
 
 class Failure(StrEnum):
@@ -40,8 +40,8 @@ class Route(Struct, frozen=True):
 
 class _Item(Struct):
     bring: Bring
+    pause: float
     not_before: float = 0.0
-    pause: float = _FIRST_PAUSE
     is_active: bool = False
 
 
@@ -56,9 +56,10 @@ class Work:
         released: Iterable[str],
         began_at: float,
         peer_wait: float,
+        pause: float,
     ) -> None:
         """`done`, `failed` and `released` are what a journal remembers of it. `began_at` is the moment from which
-        peers are waited for."""
+        peers are waited for; `pause` is the first before something that was put off is tried again."""
         self.order = order
         self._urls = {peer.id: peer.url for peer in order.peers}
         self._began_at = began_at
@@ -66,7 +67,8 @@ class Work:
         self.done: set[int] = set(done)
         self.failed: dict[int, Failure] = dict(failed)
         over = self.done | self.failed.keys()
-        self._items = {bring.number: _Item(bring) for bring in order.bring if bring.number not in over}
+        self._pause = pause
+        self._items = {bring.number: _Item(bring, pause) for bring in order.bring if bring.number not in over}
         gone = set(released)
         self._release = [folder for folder in order.release if folder not in gone]
         self._credit = 0
@@ -135,7 +137,7 @@ class Work:
         item = self._items[bring.number]
         item.is_active = False
         item.not_before = now + item.pause
-        pause, item.pause = item.pause, min(item.pause * 2, _LONGEST_PAUSE)
+        pause, item.pause = item.pause, min(item.pause * 2, self._pause * _LONGEST)
         self.partial_bytes.pop(bring.number, None)
         return pause
 

@@ -987,7 +987,14 @@ class Library:
                 response.release() if response.content.at_eof() else response.close()
         self.counts.errors[source.name, fault.reason] += 1
         breaker.report(time.monotonic(), succeeded=isinstance(fault, (GenerationChanged, RequestRefused)))
-        log.info("%s: %s: %s", source.name, path, fault)
+        # Of peers most don't have most things most of the night.
+        log.log(
+            logging.DEBUG if fault.reason is FetchReason.NOT_HELD else logging.INFO,
+            "%s: %s: %s",
+            source.name,
+            path,
+            fault,
+        )
         raise fault
 
 

@@ -373,3 +373,13 @@ def test_a_plan_is_saved_in_the_bucket_order_by_order(lake, bucket):
     held = plans.promised_by(name)
     assert {number for one in held.values() for number in one} == {0, 1, 2, 3}
     assert all(isinstance(one, BitMap) for one in held.values())
+
+
+def test_a_new_site_is_filled_with_what_its_region_watches_before_its_first_viewer(lake):
+    titles(lake, 6)
+    lake.site("ixp")
+    for site in ("old", "new"):
+        lake.site(site, parent="ixp")
+        lake.appliance(site, site, room=2 * GB, used=0)
+    lake.evenings("old", **evenly(6))
+    assert brought(orders(lake.plan())["new"]) == ["t0", "t1"]

@@ -1,5 +1,6 @@
 """oca-admin: the operator's commands. Argv in, exit code out."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -114,6 +115,33 @@ def demo_command(
     """
     with reported("demo", interrupted="interrupted; everything it began is ended", failed=1):
         (demo_smoke if smoke else demo)(video, port, watcher())
+
+
+@app.command(
+    name="fill",
+    epilog="Exit codes: as oca-fill urgent has them.",
+)
+def fill_command(
+    *,
+    urgent: Annotated[
+        str, typer.Option("--urgent", metavar="TITLE", help="The title that appliances bring at once, out of cycle.")
+    ],
+    config: Annotated[Path, typer.Option(metavar="FILE", help="The planner's settings: they name bucket and key.")],
+    rendition: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only these; may be repeated.")] = None,
+    site: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only these; may be repeated.")] = None,
+    appliance: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only these; may be repeated.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=366, help="That it stays pledged.")] = 7,
+) -> None:
+    """Have appliances bring a title now, outside their windows and beside their orders: oca-fill urgent.
+
+    What has no room beside what is pledged is not brought; oca-fill status and the agents' metrics say so.
+    """
+    words = ["urgent", "--config", str(config), "--title", urgent, "--days", str(days)]
+    for name, values in (("rendition", rendition), ("site", site), ("appliance", appliance)):
+        for value in values or ():
+            words += [f"--{name}", value]
+    # Machines meet in messages only: the planner signs, so the planner's own command is run.
+    os.execv(sys.executable, [sys.executable, "-m", "fill", *words])  # noqa: S606 - a list, and our own module
 
 
 @contextmanager

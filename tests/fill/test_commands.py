@@ -222,6 +222,34 @@ def test_an_urgent_title_is_ordered_at_once_from_all_or_some(operator, planned):
     assert [bring.title for bring in order.bring] == ["other"]
 
 
+def test_the_operators_tool_urges_as_well(operator, planned):
+    config = str(operator.folder / "fill.toml")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "admin",
+            "fill",
+            "--urgent",
+            "film",
+            "--config",
+            config,
+            "--site",
+            "lisbon",
+            "--days",
+            "2",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**S3Server.environment(), "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "film: 1 appliances were told" in done.stdout
+    assert len(list(operator.bucket.entries("fill/orders/l1/urgent/"))) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -60,6 +60,10 @@ bench-store: $(READY) ## what the store's policy misses, writes and remembers, b
 bench-steering: $(READY) ## what steering's decisions, prefixes, DNS and HTTP answers cost (needs wrk)
 	@exec $(BIN)/python -m tests.bench.steering $(ARGS)
 
+.PHONY: bench-fill
+bench-fill: $(READY) ## what nightly fill is worth, what planning costs, and the agent beside curl (needs nginx, curl and root)
+	@exec $(BIN)/python -m tests.bench.fill $(ARGS)
+
 .PHONY: sim
 sim: $(READY) ## a day of 20 million viewers over 20,000 appliances, beside two simpler ways to steer (15 minutes, plots in build/sim)
 	@exec $(BIN)/python -m tests.bench.sim $(ARGS)

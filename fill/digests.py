@@ -79,8 +79,7 @@ def refresh(
 
     Raises `InputError` for demand that can't be read. `reached`: days looked at, of how many.
     """
-    zones = {site.id: site.timezone for site in fleet.sites}
-    places = {one.id: (one.site, zones[one.site]) for one in fleet.appliances}
+    places = _places(fleet)
     of_day: dict[dt.date, list[Hour]] = {}
     for hour in hours(lake):
         of_day.setdefault(hour.date, []).append(hour)
@@ -104,6 +103,17 @@ def refresh(
             path.unlink()
     reached(len(of_day), len(of_day))
     return total
+
+
+def fingerprint(lake: Path, date: dt.date, fleet: Fleet, peak: PeakHours) -> str:
+    """By what a day's digest is made, as it lies here."""
+    return _fingerprint(lake, [hour for hour in hours(lake) if hour.date == date], _places(fleet), peak)
+
+
+def _places(fleet: Fleet) -> dict[str, tuple[str, str]]:
+    """Site and time zone of each appliance."""
+    zones = {site.id: site.timezone for site in fleet.sites}
+    return {one.id: (one.site, zones[one.site]) for one in fleet.appliances}
 
 
 def digest_path(lake: Path, date: dt.date) -> Path:

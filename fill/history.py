@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 
 from fill.rules import PeakHours
 
@@ -38,15 +39,15 @@ def local_hours(zones: Iterable[str], first: dt.datetime, hours: int, peak: Peak
         for at in (first.astimezone(dt.UTC) + step * _HOUR for step in range(hours))
         for local in (at.astimezone(ZoneInfo(zone)),)
     ]
-    return ibis.memtable(
-        rows, schema=ibis.schema({"timezone": "string", "hour": "timestamp", "day": "date", "is_peak": "boolean"})
-    )
+    columns = {"timezone": pa.string(), "hour": pa.timestamp("us"), "day": pa.date32(), "is_peak": pa.bool_()}
+    return ibis.memtable(pa.Table.from_pylist(rows, pa.schema(columns)))
 
 
 def sites_of(appliances: Mapping[str, tuple[str, str]]) -> ir.Table:
     """To join demand with: appliance -> (site, time zone)."""
     rows = [{"appliance": a, "site": site, "timezone": zone} for a, (site, zone) in sorted(appliances.items())]
-    return ibis.memtable(rows, schema=ibis.schema({"appliance": "string", "site": "string", "timezone": "string"}))
+    columns = dict.fromkeys(("appliance", "site", "timezone"), pa.string())
+    return ibis.memtable(pa.Table.from_pylist(rows, pa.schema(columns)))
 
 
 def digest(demand: ir.Table, sites: ir.Table, renditions: ir.Table, hours: ir.Table) -> ir.Table:

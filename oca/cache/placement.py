@@ -21,4 +21,6 @@ def ranked_devices(key: bytes, weights: Mapping[int, float]) -> list[int]:
         uniform = (int.from_bytes(digest, "big") + 0.5) / _SPAN
         return -weights[number] / math.log(uniform) if uniform < 1.0 else math.inf
 
-    return sorted((number for number, weight in weights.items() if weight > 0), key=score, reverse=True)
+    weighty = (number for number, weight in weights.items() if weight > 0)
+    # Equal scores are as rare as equal hashes, or of weights too small to tell apart: then by number, not by chance.
+    return sorted(weighty, key=lambda number: (-score(number), number))

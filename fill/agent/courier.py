@@ -22,8 +22,10 @@ from wire.orders import Bring
 
 log = logging.getLogger(__name__)
 
-SPAN_BYTES: Final = 64 * 1024 * 1024
-"""Asked for at a time: an extent of the store."""
+BLOCK_BYTES: Final = 4 * 1024 * 1024
+"""What oca fetches at least."""
+SPAN_BYTES: Final = 16 * BLOCK_BYTES
+"""Asked for at a time at most: an extent of the store."""
 _TITLES: Final = 16
 """Documents that are remembered: a film's is megabytes."""
 _FOLDERS: Final = 20
@@ -229,8 +231,9 @@ class Courier:
                 route = Route()
 
     async def _spans(self, bring: Bring, item: CatalogObject, route: Route) -> None:
-        for start in range(0, item.size_bytes, SPAN_BYTES):
-            stop = min(start + SPAN_BYTES, item.size_bytes)
+        start = 0
+        while start < item.size_bytes:
+            stop = min(start + self._pace.span(BLOCK_BYTES, SPAN_BYTES), item.size_bytes)
             # In small steps: what turns out to be held already is given back to the others.
             while (wait := self._pace.take(stop - start, self._clock())) > 0:
                 await self._sleep(min(wait, _STEP))
@@ -238,6 +241,7 @@ class Courier:
             self._pace.give_back(brought.held_bytes, self._clock())
             sources = dict(brought.source_bytes)
             self.work.came(bring, stop - start, sources)
+            start = stop
 
     # --- Pledges ------------------------------------------------------------------------------------------------------
 

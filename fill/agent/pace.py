@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-_BURST: Final = 2.0
+_BURST: Final = 0.25
 """Seconds of the cap that may go out at once."""
+_SPAN: Final = 0.1
+"""Seconds of the cap that are asked for at a time."""
 _LEAST: Final = 1 / 64
 """Of the cap: viewers who need everything for hours must not stop a night for ever."""
 _STEP: Final = 0.1
@@ -27,6 +29,11 @@ class Pace:
     def rate(self) -> float:
         """Bytes a second."""
         return self._cap * self.share
+
+    def span(self, least: int, most: int) -> int:
+        """How much to ask for at a time, in steps of `least`: little where the rate is low, for what is asked for comes
+        as fast as its source gives it, whatever the rate."""
+        return max(least, min(most, int(self.rate * _SPAN) // least * least))
 
     def take(self, count: int, now: float) -> float:
         """0: `count` bytes may be asked for now; they are taken from the bucket, which may be in debt then. Else

@@ -93,8 +93,9 @@ def measure(folder: Path) -> dict:
             with home.entered():
                 metrics = box.metrics()
                 for source in came:
-                    if metrics.has(f'oca_fetch_bytes_total{{source="{source}"}}'):
-                        came[source] += metrics.value("oca_fetch_bytes_total", source=source)
+                    came[source] += metrics.value("oca_fetch_bytes_total", source=source)
+    if not came["origin"]:
+        raise BenchError("nothing came from the origin: what is counted here is not what it was")
     return {"unique": films.bytes, "appliances": len(boxes), "seconds": seconds, **came}
 
 

@@ -27,7 +27,7 @@ def test_what_may_not_be_asked_for_yet_costs_nothing_and_says_when():
     pace = Pace(10 * MB, 0.0)
     assert pace.take(70 * MB, 0.0) == 0
     wait = pace.take(MB, 0.0)
-    assert wait == pytest.approx(5.0, abs=0.01)
+    assert wait == pytest.approx(6.75, abs=0.01)
     assert pace.take(MB, wait) == 0
 
 
@@ -50,6 +50,11 @@ def test_it_gives_way_at_once_and_comes_back_slowly():
     assert shares == [0.225, 0.325, 0.425, 0.525, 0.625, 0.725, 0.825, 0.925, 1.0, 1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize(("rate", "span"), [(1, 4), (39, 4), (80, 8), (99, 8), (10**6, 64)])
+def test_what_is_asked_for_at_a_time_is_a_tenth_of_a_second_within_bounds(rate, span):
+    assert Pace(rate, 0.0).span(4, 64) == span
+
+
 def test_it_never_stops():
     pace = Pace(64 * MB, 0.0)
     for _ in range(100):
@@ -62,7 +67,7 @@ def test_a_clock_that_goes_back_gives_nothing_twice():
     pace = Pace(10 * MB, 100.0)
     assert pace.take(30 * MB, 100.0) == 0
     wait = pace.take(MB, 50.0)
-    assert wait == pytest.approx(1.0, abs=0.01)
+    assert wait == pytest.approx(2.75, abs=0.01)
     assert pace.take(MB, 100.0) > 0
 
 

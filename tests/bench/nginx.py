@@ -46,7 +46,7 @@ http {{
 
 _STATIC = """
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen {address}:{port} backlog=4096;
         root {root};
         add_header Cache-Control "public, max-age=31536000, immutable";
     }}
@@ -85,9 +85,11 @@ class Nginx:
 
 
 @contextlib.contextmanager
-def static(name: str, folder: Path, root: Path, *, workers: int, on: frozenset[int]) -> Iterator[Nginx]:
+def static(
+    name: str, folder: Path, root: Path, *, workers: int, on: frozenset[int], address: str = "127.0.0.1"
+) -> Iterator[Nginx]:
     port = free_port()
-    more = _STATIC.format(port=port, root=root)
+    more = _STATIC.format(address=address, port=port, root=root)
     with _running(name, folder, more, port, workers=workers, on=on, nopush=False) as nginx:
         yield nginx
 

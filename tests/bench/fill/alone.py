@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from tests.bench.client import Client
 from tests.bench.fill.orders import Library
 from tests.bench.machine import BenchError, cores
 from tests.bench.report import spread
+from tests.doubles import networks
 from tests.doubles.agents import Agent
 from tests.doubles.appliance import Appliance
 from tests.doubles.s3 import S3Server, moto
@@ -33,7 +35,8 @@ _FILMS: Final = 8
 _OBJECTS: Final = (16 << 20,) * 8
 _CAP: Final = "200 Mbit/s"
 """Of the fill that viewers feel."""
-_SECONDS: Final = 15.0
+_LINK: Final = "1gbit"
+_SECONDS: Final = 10.0
 _RATE: Final = 100.0
 """Viewers' requests a second."""
 
@@ -51,31 +54,67 @@ def measure(folder: Path, rounds: int) -> dict:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
     os.environ.update(S3Server.environment())
+    found: dict = {"bytes": films.bytes}
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(nginx.static("source", folder / "nginx", root, workers=1, on=cores().all))
         server = stack.enter_context(moto(folder))
         bucket = Bucket("s3://films", server.endpoint_url)
-        curls, agents = [], []
-        for at in range(rounds):
-            curls.append(films.bytes / _curl(folder / f"curl-{at}", source.port, films))
-            agents.append(films.bytes / _agent(folder / f"box-{at}", source.port, films, bucket, server))
-        quiet, busy = _viewers(folder / "viewed", source.port, films, bucket, server, rounds)
-    return {"bytes": films.bytes, "curl": curls, "agent": agents, "quiet": quiet, "busy": busy}
+        found["loopback"] = _rounds(folder, f"http://127.0.0.1:{source.port}", films, bucket, server, rounds)
+        url = f"http://127.0.0.1:{source.port}"
+        found["quiet"], found["busy"] = _viewers(folder / "viewed", url, films, bucket, server, rounds)
+    if os.geteuid() == 0 and not networks.lacking():
+        found["link"] = _over_a_link(folder / "linked", root, films, rounds)
+    return found
 
 
-def _curl(folder: Path, port: int, films: Library) -> float:
+def _rounds(
+    folder: Path, url: str, films: Library, bucket: Bucket, server: S3Server, rounds: int
+) -> dict[str, list[float]]:
+    """Bytes a second of curl and agent, in turns."""
+    curls, agents = [], []
+    for at in range(rounds):
+        curls.append(films.bytes / _curl(folder / f"curl-{at}", url, films))
+        agents.append(films.bytes / _agent(folder / f"box-{at}", url, films, bucket, server))
+    return {"curl": curls, "agent": agents}
+
+
+def _over_a_link(folder: Path, root: Path, films: Library, rounds: int) -> dict[str, list[float]]:
+    """The same with the source on a machine of its own, behind a cable of a gigabit a second."""
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        far, near = stack.enter_context(networks.machine()), stack.enter_context(networks.machine())
+        networks.connect(far, near, ["10.8.0.1/30"], ["10.8.0.2/30"])
+        far.run(*f"tc qdisc add dev cable0 root tbf rate {_LINK} burst 256kb latency 20ms".split())
+        with far.entered():
+            more = {"workers": 1, "on": cores().all, "address": "0.0.0.0"}
+            source = stack.enter_context(nginx.static("far", folder / "nginx", root, **more))
+        with near.entered():
+            server = stack.enter_context(moto(folder))
+            bucket = Bucket("s3://films", server.endpoint_url)
+            return _rounds(folder, f"http://10.8.0.1:{source.port}", films, bucket, server, rounds)
+
+
+def _curl(folder: Path, url: str, films: Library) -> float:
     """Seconds."""
     folder.mkdir()
     config = folder / "config"
     config.write_text(
-        "".join(
-            f'url = "http://127.0.0.1:{port}{path}"\noutput = "{folder}/{at}"\n'
-            for at, path in enumerate(films.contents)
-        )
+        "".join(f'url = "{url}{path}"\noutput = "{folder}/{at}"\n' for at, path in enumerate(films.contents))
     )
     began = time.monotonic()
     subprocess.run(
-        ["curl", "--silent", "--fail", "--parallel", "--parallel-max", "4", "--config", str(config)], check=True
+        [
+            "curl",
+            "--silent",
+            "--no-progress-meter",
+            "--fail",
+            "--parallel",
+            "--parallel-max",
+            "4",
+            "--config",
+            str(config),
+        ],
+        check=True,
     )
     subprocess.run(["sync", "--file-system", str(folder)], check=True)
     seconds = time.monotonic() - began
@@ -84,8 +123,8 @@ def _curl(folder: Path, port: int, films: Library) -> float:
 
 
 @contextlib.contextmanager
-def _box(folder: Path, port: int):
-    box = Appliance(folder, f"http://127.0.0.1:{port}", name="box")
+def _box(folder: Path, url: str) -> Iterator[Appliance]:
+    box = Appliance(folder, url, name="box")
     try:
         box.devices = [folder / "device"]
         box.start(device=[{"path": str(folder / "device"), "tier": "nvme", "capacity": "8 GiB"}], listen={"workers": 1})
@@ -94,9 +133,9 @@ def _box(folder: Path, port: int):
         box.kill_all()
 
 
-def _agent(folder: Path, port: int, films: Library, bucket: Bucket, server: S3Server) -> float:
+def _agent(folder: Path, url: str, films: Library, bucket: Bucket, server: S3Server) -> float:
     """Seconds from when it began with its order until it was done."""
-    with _box(folder, port) as box:
+    with _box(folder, url) as box:
         films.order(bucket, {"box": ("s", box.url)}, "s")
         agent = _agent_of(folder / "agent", box, server, "100 Gbit/s")
         if agent.once():
@@ -122,10 +161,12 @@ def _agent_of(folder: Path, box: Appliance, server: S3Server, most: str) -> Agen
     )
 
 
-def _viewers(folder: Path, port: int, films: Library, bucket: Bucket, server: S3Server, rounds: int):
+def _viewers(
+    folder: Path, url: str, films: Library, bucket: Bucket, server: S3Server, rounds: int
+) -> tuple[list[float], list[float]]:
     """First bytes of warm hits, in seconds: the 99th of a hundred, without and with fill, round by round."""
     quiet, busy = [], []
-    with _box(folder, port) as box:
+    with _box(folder, url) as box:
         warm = next(iter(films.contents))
         with Client(box.port) as client:
             client.get(warm)
@@ -174,17 +215,27 @@ def _p99(box: Appliance, path: str) -> float:
 
 
 def told(row: dict) -> str:
-    ratios = [agent / curl for agent, curl in zip(row["agent"], row["curl"], strict=True)]
+    lines = [f"{row['bytes'] / 1e6:,.0f} MB in {_FILMS} renditions"]
+    for name, words in (("link", f"over a cable of {_LINK}"), ("loopback", "over loopback, as fast as it can")):
+        if name not in row:
+            lines.append(f"{words}: not measured (needs root and network namespaces)")
+            continue
+        curl, agent = row[name]["curl"], row[name]["agent"]
+        ratios = [mine / its for mine, its in zip(agent, curl, strict=True)]
+        ratio = statistics.median(ratios)
+        lines.append(
+            f"{'reached' if ratio >= LEAST_OF_CURL else 'missed'}: {words}: curl {_mb(curl)}, agent {_mb(agent)}:"
+            f" {ratio:.2f} (>= {LEAST_OF_CURL}), {spread(ratios)}"
+        )
     slower = [busy / quiet for busy, quiet in zip(row["busy"], row["quiet"], strict=True)]
-    ratio, slow = statistics.median(ratios), statistics.median(slower)
-    mb = 1e6
-    return (
-        f"{row['bytes'] / mb:,.0f} MB: curl {statistics.median(row['curl']) / mb:,.0f} MB/s,"
-        f" agent {statistics.median(row['agent']) / mb:,.0f} MB/s\n"
-        f"{'reached' if ratio >= LEAST_OF_CURL else 'missed'}: the agent's throughput is {ratio:.2f} of curl's"
-        f" (>= {LEAST_OF_CURL}), {spread(ratios)}\n"
-        f"viewers' 99th first byte: {statistics.median(row['quiet']) * 1e3:.2f} ms without fill,"
-        f" {statistics.median(row['busy']) * 1e3:.2f} ms while it runs at {_CAP}\n"
-        f"{'reached' if slow <= MOST_FIRST_BYTE else 'missed'}: {slow:.2f} times as long (<= {MOST_FIRST_BYTE}),"
-        f" {spread(slower)}"
+    slow = statistics.median(slower)
+    lines.append(
+        f"{'reached' if slow <= MOST_FIRST_BYTE else 'missed'}: viewers' 99th first byte"
+        f" {statistics.median(row['quiet']) * 1e3:.2f} ms without fill, {statistics.median(row['busy']) * 1e3:.2f} ms"
+        f" while it runs at {_CAP}: {slow:.2f} times as long (<= {MOST_FIRST_BYTE}), {spread(slower)}"
     )
+    return "\n".join(lines)
+
+
+def _mb(rates: list[float]) -> str:
+    return f"{statistics.median(rates) / 1e6:,.0f} MB/s"

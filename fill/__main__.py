@@ -60,9 +60,9 @@ FILE must not exist. Keep it where only the planner can read it.
 """
 
 
-def main() -> None:
-    """Exits the process with one of the codes above."""
-    given = _parser().parse_args()
+def main(argv: list[str] | None = None) -> None:
+    """Exits the process with one of the codes above, unless all went well. None: what the process was started with."""
+    given = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:

@@ -121,8 +121,10 @@ def plan(given: argparse.Namespace) -> None:
             ),
             reached,
         )
-    text, pictures = report.as_text(plan.report), report.plots(plan.report)
-    files = {"report.json": encode(plan.report), "report.txt": text.encode(), **pictures}
+    text = report.as_text(plan.report)
+    files = {"report.json": encode(plan.report), "report.txt": text.encode()}
+    if key is not None or given.out is not None:
+        files |= report.plots(plan.report)
     if given.out is not None:
         _write_all(given.out, files)
     if key is not None:

@@ -34,7 +34,7 @@ def server(tmp_path_factory):
 
 
 class Region:
-    def __init__(self, folder, server, prefix, make):
+    def __init__(self, folder, server, prefix, make, places=tuple(PLACES)):
         self.folder = folder
         self.server = server
         self.prefix = prefix
@@ -42,7 +42,7 @@ class Region:
         """By title: its objects' paths and contents."""
         self.numbers = 0
         env = S3Server.environment()
-        self.boxes = {name: make(f"s3://films/{prefix}", name=name, env=env) for name in PLACES}
+        self.boxes = {name: make(f"s3://films/{prefix}", name=name, env=env) for name in places}
         self.agents = {}
 
     @property
@@ -137,7 +137,7 @@ class Region:
         self.planner.types("apply")
         return said
 
-    def fetched(self, source, names=tuple(PLACES)):
+    def fetched(self, source, names):
         return sum(self.boxes[name].metric("oca_fetch_bytes_total", source=source) for name in names)
 
     def assert_morning(self, name, titles):
@@ -149,9 +149,9 @@ class Region:
                 assert answer.body == content
 
 
-@pytest.fixture
-def region(server, make_appliance, tmp_path, path):
-    region = Region(tmp_path, server, path.strip("/").removesuffix(".mp4"), make_appliance)
+@pytest.fixture(params=[tuple(PLACES)])
+def region(request, server, make_appliance, tmp_path, path):
+    region = Region(tmp_path, server, path.strip("/").removesuffix(".mp4"), make_appliance, request.param)
     yield region
     for agent in region.agents.values():
         agent.stop()
@@ -163,7 +163,7 @@ def test_a_night_from_what_was_watched_to_a_morning_of_hits(region):
         region.publish(f"film-{at}", 300_000, BLOCK + 70_000 + at, 5_000)
     region.watched("p1", "film-0", "film-1")
     (region.planner.folder / "wishes.toml").write_text('[[pin]]\ntitle = "film-4"\n')
-    before = region.fetched("origin")
+    before = region.fetched("origin", PLACES)
     region.ship()
     said = region.plan()
     assert "4 appliances at 3 sites" in said
@@ -182,13 +182,14 @@ def test_a_night_from_what_was_watched_to_a_morning_of_hits(region):
                 )
     # What nobody had came from the origin once, for all of the region.
     new = sum(len(content) for at in (2, 3, 4) for content in region.films[f"film-{at}"].values())
-    documents = region.fetched("origin") - before - new
+    documents = region.fetched("origin", PLACES) - before - new
     assert 0 <= documents < 100_000
     progress = region.read(progress_key("p2"), Progress)
     assert (progress.phase, progress.done_renditions, progress.failed_renditions) == (Phase.IDLE, 5, 0)
     assert "done" in region.planner.types("status")
 
 
+@pytest.mark.parametrize("region", [("top", "b1")], indirect=True, ids=["two"])
 @pytest.mark.parametrize("lives", [5, pytest.param(20, marks=pytest.mark.soak)])
 def test_an_agent_that_is_killed_again_and_again_brings_everything_once(region, lives):
     region.start()
@@ -222,6 +223,7 @@ def test_an_agent_that_is_killed_again_and_again_brings_everything_once(region, 
     assert box.metric("oca_fill_verified_total", result="checksum") == 0
 
 
+@pytest.mark.parametrize("region", [("top", "b1")], indirect=True, ids=["two"])
 def test_an_urgent_title_comes_at_once_outside_the_window(region):
     region.start()
     region.publish("film", BLOCK)

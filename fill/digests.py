@@ -40,6 +40,9 @@ _CATALOGUE: Final = b"catalogue"
 _VERSION: Final = 1
 """Raised when a digest would come out otherwise."""
 
+ROWS: Final = 32_768
+"""Of a row group: they are in order of sites, so a question about some reads no more than their part of a file."""
+
 Reached = Callable[[int, int], None]
 
 
@@ -178,7 +181,7 @@ def _make(
     }
     path = digest_path(lake, date)
     beside = path.with_name(f".{path.name}.new")
-    pq.write_table(table.replace_schema_metadata(said), beside, compression="zstd")
+    pq.write_table(table.replace_schema_metadata(said), beside, compression="zstd", row_group_size=ROWS)
     beside.replace(path)
     return Account(
         bytes=left_out["bytes"],

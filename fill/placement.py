@@ -32,8 +32,10 @@ Whole = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 NOBODY: Final = -1
-_REACH: Final = 3.0
+_REACH: Final = 1.5
 """So many times the room of a site is looked at: what is less dense is held by nobody, or was and goes."""
+_LEAST: Final = 10_000
+"""And so many renditions at least: where few are large, the next smaller one may still fit."""
 _ROUNDS: Final = 3
 """How often what got no room is offered to the next appliance."""
 
@@ -160,10 +162,9 @@ def placed(
     link = np.mean([box.link_bps for box in boxes])
     wanted = copies(peak_bytes[rows] * 8 / peak_seconds, max(1.0, float(link) * rules.copy_share), len(boxes))
     density = worth / sizes[rows] / wanted
-    is_pin = np.isin(rows, pins)
-    # Where a rendition lies, of its copies the first is the last to go.
-    pledged = np.stack([_is_in(rows, box.pledged) for box in boxes], axis=1)
-    held = np.stack([_is_in(rows, box.held) for box in boxes], axis=1)
+    is_pin = _marked(len(sizes), pins)[rows]
+    pledged = np.stack([_marked(len(sizes), box.pledged)[rows] for box in boxes], axis=1)
+    held = np.stack([_marked(len(sizes), box.held)[rows] for box in boxes], axis=1)
     offers = np.arange(len(boxes))[None, :] < wanted[:, None]
     """By place in the rendition's own order: whether it is offered there."""
     shelves = [
@@ -196,16 +197,21 @@ def _candidates(
     wanted = np.flatnonzero(worth > 0)
     wanted = wanted[np.argsort(-(worth[wanted] / sizes[wanted]), kind="stable")]
     room = _REACH * sum(box.room_bytes for box in boxes)
-    wanted = wanted[: int(np.searchsorted(np.cumsum(sizes[wanted]), room)) + 1]
+    wanted = wanted[: max(int(np.searchsorted(np.cumsum(sizes[wanted]), room)) + 1, _LEAST)]
     pinned = np.setdiff1d(pins, blocks)
-    incumbents = [np.setdiff1d(box.pledged, blocks) for box in boxes]
-    rows = np.unique(np.concatenate([wanted, pinned, *incumbents])).astype(np.int64)
+    incumbents = [box.pledged[~_marked(len(sizes), blocks)[box.pledged]] for box in boxes]
+    marks = np.zeros(len(sizes), bool)
+    for some in (wanted, pinned, *incumbents):
+        marks[some] = True
+    rows = np.flatnonzero(marks)
     return rows, worth[rows]
 
 
-def _is_in(rows: Whole, those: Whole) -> Flags:
-    found: Flags = np.isin(rows, those, assume_unique=True)
-    return found
+def _marked(count: int, those: Whole) -> Flags:
+    """Of `count` rows, whether each is of those."""
+    marks = np.zeros(count, bool)
+    marks[those] = True
+    return marks
 
 
 class _Shelf:
@@ -221,8 +227,8 @@ class _Shelf:
         self._pledged = pledged
         self._held = held
         score = density * np.where(pledged, 1 + rules.hysteresis, 1.0)
-        # Pins first; of equals the one that is there, then the lower number.
-        self._order = np.lexsort((np.arange(len(sizes)), ~pledged, -score, ~is_pin))
+        # Pins first; of equals the lower number.
+        self._order = np.argsort(-np.where(is_pin, np.inf, score), kind="stable")
         self._budget = box.budget_bytes(rules)
         self._taken = np.zeros(len(sizes), bool)
         self._refused: dict[Reason, int] = {}
@@ -242,11 +248,10 @@ class _Shelf:
         taken = order[fits & affordable]
         # Tonight nothing comes for what can't be afforded: what is there stays there as long as there is room.
         room = box.room_bytes - int(sizes[taken].sum())
-        stays = self._order[self._pledged[self._order] & ~np.isin(self._order, taken)]
-        stays = stays[_fitting(sizes[stays], room)]
         self._taken[:] = False
         self._taken[taken] = True
-        self._taken[stays] = True
+        stays = self._order[(self._pledged & ~self._taken)[self._order]]
+        self._taken[stays[_fitting(sizes[stays], room)]] = True
         beyond = order[~fits]
         beyond = beyond[~self._pledged[beyond]]
         late = order[fits & ~affordable]

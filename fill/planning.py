@@ -301,10 +301,7 @@ class _Night:
                 "published": pa.array(day),
             }
         )
-        places = pa.Table.from_pylist(
-            [{"site": site.id, "region": region.id} for region in self._regions for site in region.sites]
-        )
-        return {"days": days, "published": ibis.memtable(published), "places": ibis.memtable(places)}
+        return {"days": days, "published": ibis.memtable(published)}
 
     def _forecasts(self, region: Region, tables: dict[str, ir.Table] | None) -> Iterator[tuple[Site, Forecast]]:
         catalogue, rules = self._catalogue, self._rules
@@ -313,12 +310,13 @@ class _Night:
             yield from ((site, Forecast(nothing, nothing)) for site in region.sites)
             return
         last = self._inputs.night
-        days = tables["days"].join(tables["places"], "site")
+        days = tables["days"]
+        # By sites before anything is joined: then only their parts of the files are read.
         days = days.filter(
-            days.region == region.id,
+            days.site.isin([site.id for site in region.sites]),
             days.day < ibis.literal(last),
             days.day >= ibis.literal(last - dt.timedelta(rules.days)),
-        )
+        ).mutate(region=ibis.literal(region.id))
         totals = {row["day"]: int(row["bytes"]) for row in self._asked(history.totals(days)).to_pylist()}
         if not any(totals.values()):
             yield from ((site, Forecast(nothing, nothing)) for site in region.sites)
@@ -360,11 +358,10 @@ class _Night:
         for site in region.sites:
             one = of(site.id)
             total = Sums(total.fast + one.fast, total.slow + one.slow, total.peak + one.peak)
-        titles = {self._names.title[row]: int(catalogue.title[row]) for row in range(len(catalogue))}
         releases = [
-            forecast.Release(titles[wish.title], wish.strength)
+            forecast.Release(int(catalogue.title[rows[0]]), wish.strength)
             for wish in self._inputs.wishes.release
-            if wish.title in titles
+            if (rows := self._rows(wish.title))
         ]
         whole = forecast.of_region(catalogue, total, when, rules, releases)
         for site in region.sites:
@@ -433,17 +430,18 @@ class _Night:
     def _told_of(
         self, site: Site, region: Region, predicted: Forecast, own: list[_Part], pins: Whole, blocks: Whole
     ) -> SiteReport:
-        empty = np.empty(0, np.int64)
-        ours = np.unique(
-            np.concatenate([empty, *(one for part in own for one in (part.chosen.bring, part.chosen.keep))])
-        )
-        before = np.unique(np.concatenate([empty, *(part.box.pledged for part in own)]))
+        ours, before = np.zeros(len(self._catalogue), bool), np.zeros(len(self._catalogue), bool)
+        for part in own:
+            ours[part.chosen.pledged] = True
+            before[part.box.pledged] = True
         peak, day = float(predicted.peak_bytes.sum()), float(predicted.day_bytes.sum())
         rest = predicted.peak_bytes.copy()
         rest[ours] = 0.0
-        left_out = np.union1d(
-            np.setdiff1d(pins, ours), np.argsort(-rest / self._catalogue.size_bytes, kind="stable")[:_MOST_MISSED]
-        )
+        density = rest / self._catalogue.size_bytes
+        # All that are as dense as the last of those that are named, so that equals do not depend on the sorting.
+        least = np.partition(density, -_MOST_MISSED)[-_MOST_MISSED] if len(density) > _MOST_MISSED else 0.0
+        densest = np.flatnonzero(density >= max(least, np.finfo(float).tiny))[: 10 * _MOST_MISSED]
+        left_out = np.union1d(pins[~ours[pins]], densest)
         missed = [
             Missed(
                 folder=self._names.folder[row],

@@ -262,7 +262,12 @@ def _digest(size, lake, day, sites, by_rank, bytes_of, dice, made_by) -> None:
         b"unknown-folder-bytes": b"0",
         b"unknown-appliance-bytes": b"0",
     }
-    pq.write_table(table.replace_schema_metadata(said), digests.digest_path(lake, day), compression="zstd")
+    pq.write_table(
+        table.replace_schema_metadata(said),
+        digests.digest_path(lake, day),
+        compression="zstd",
+        row_group_size=digests.ROWS,
+    )
     print(f"{day}", file=sys.stderr, flush=True)
 
 

@@ -1,1 +1,1 @@
-"""The nightly fill, as far as it is there: demand, the catalogue as a table, and plans as signed orders in a bucket."""
+"""Nightly fill: a planner that decides what lies where by morning, and an agent on each appliance that sees to it."""

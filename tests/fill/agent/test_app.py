@@ -6,6 +6,9 @@ Orders lie in a real S3 server; the appliance is a double; the clock is the test
 import asyncio
 import contextlib
 import datetime as dt
+import os
+import sys
+import time
 
 import aiohttp
 import pytest
@@ -19,8 +22,10 @@ from fill.agent.station import Station
 from fill.agent.told import AgentMetrics
 from fill.bucket import Bucket
 from fill.errors import SettingsError
+from tests.doubles.appliance import free_port
 from tests.doubles.keeper import Keeper
 from tests.doubles.published import document, rendition
+from tests.doubles.s3 import S3Server
 from wire.codec import decode
 from wire.orders import (
     Bring,
@@ -302,3 +307,36 @@ async def test_two_agents_do_not_share_a_state(box):
         with pytest.raises(SettingsError, match="another agent works there"):
             async with box.office():
                 pass
+
+
+async def test_the_program_draws_a_bar_on_a_terminal_and_says_by_its_exit_code_what_came(box, tmp_path, s3):
+    box.title("film", 1)
+    gone = box.title("gone", 2)
+    del box.keeper.sizes[gone]
+    now = time.time()
+    box.order(issued_at=now, expires_at=now + DAY, pledged_until=now + 7 * DAY)
+    async with box.keeper.server() as server:
+        config = tmp_path / "agent.toml"
+        config.write_text(
+            f'appliance = "a"\nstate_dir = "{tmp_path}/state"\ntimezone = "Etc/UTC"\n'
+            f'listen = "127.0.0.1:{free_port()}"\noca = "{server.make_url("/")}"\n'
+            f'[control]\nbucket = "{box.bucket.url}"\nendpoint_url = "{s3.endpoint_url}"\n'
+            f'[order_keys]\nk = "{public_key_text(KEY.public_key())}"\n'
+        )
+        terminal, end = os.openpty()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "fill", "agent", "--config", str(config), "--once"),
+                stderr=end,
+                env={**S3Server.environment(), "TERM": "xterm", "COLUMNS": "120"},
+            )
+            async with asyncio.timeout(60):
+                code = await process.wait()
+            drawn = os.read(terminal, 1 << 16).decode()
+        finally:
+            os.close(end)
+            os.close(terminal)
+    assert code == 1  # One of the two did not come.
+    assert "2026-11-25/1" in drawn
+    assert "━" in drawn
+    assert "/titles/film/video.0001 is here" in drawn

@@ -40,7 +40,7 @@ from oca.errors import (
 from oca.http.dates import format_date
 from oca.ipc import Want
 from oca.keeper.flights import Flight, Landing, Stage
-from oca.keeper.peers import PEER, Climb, Peer, Route
+from oca.keeper.peers import PEER, Climb, Content, Peer, Route
 from oca.keeper.sources import Source, ask, fields_of
 from oca.settings import Settings
 from oca.store.index import Index
@@ -170,7 +170,7 @@ class Library:
             fresh.manifest_suffixes,
         )
         self.counts = FetchCounts(sources)
-        self._openings: dict[tuple[ObjectKey, bool, bool], asyncio.Future[OpenAnswer]] = {}
+        self._openings: dict[tuple[ObjectKey, bool, Content], asyncio.Future[OpenAnswer]] = {}
         self._purging: Counter[ObjectKey] = Counter()
         self._live: dict[ObjectKey, Live] = {}
         self._negatives: OrderedDict[ObjectKey, ObjectRecord] = OrderedDict()
@@ -204,8 +204,8 @@ class Library:
             outcome = OpenOutcome.HIT if known.status == 200 else OpenOutcome.NEGATIVE
             return OpenAnswer(key, known, outcome)
         held = known if known is not None and known.status == 200 else None
-        # Whoever asks peers alone may fail where the ladder would not: viewers have an opening of their own.
-        opening_key = (key, start is None, route is not None)
+        # Whoever asks peers alone may fail where the ladder would not: who is content with less does not share it.
+        opening_key = (key, start is None, Content.of(route))
         opening = self._openings.get(opening_key)
         is_mine = opening is None
         if opening is None:
@@ -244,7 +244,7 @@ class Library:
 
     def _begin(
         self,
-        opening_key: tuple[ObjectKey, bool, bool],
+        opening_key: tuple[ObjectKey, bool, Content],
         path: str,
         start: int | None,
         held: ObjectRecord | None,
@@ -332,7 +332,7 @@ class Library:
                                     continue
                                 answer, chunks = await self._measured(answer, chunks)
                             # A purge takes the opening away. One that was begun alone is for one request only anyway.
-                            is_purged = self._openings.get((key, start is None, route is not None)) is not opening
+                            is_purged = self._openings.get((key, start is None, Content.of(route))) is not opening
                             live, opened = await self._opened(key, path, answer, response, held, is_purged=is_purged)
                             opening.set_result(opened)
                             if live is None or block is None:
@@ -543,8 +543,8 @@ class Library:
             flight.passes = wanted.unreadable
             if not live.streams:
                 self._spawner.spawn(self._fly(live, flight), f"block {block} of {live.record.path}")
-        elif route is None:
-            flight.route = None  # Somebody waits who would not be content with what peers hold.
+        elif Content.of(route) < Content.of(flight.route):
+            flight.route = route  # Somebody waits who would not be content with what those peers hold.
         if not live.streams and not wanted.unreadable:
             self._read_ahead(live, block, wanted.last_block, wanted.loop, route)
         return flight
@@ -788,8 +788,8 @@ class Library:
         """Forget objects. When this returns no worker serves them; who is being served finishes with the old bytes."""
         for key in keys:
             self._negatives.pop(key, None)
-            for part, routed in itertools.product((False, True), repeat=2):
-                self._openings.pop((key, part, routed), None)
+            for part, content in itertools.product((False, True), Content):
+                self._openings.pop((key, part, content), None)
             live = self._live.pop(key, None)
             if live is not None:
                 live.is_purged = True

@@ -8,6 +8,7 @@ circle, and what comes from a peer passes the same checks as what comes from any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -42,6 +43,20 @@ class Route(msgspec.Struct, frozen=True):
     peers: tuple[Peer, ...] = ()
     only_peers: bool = False
     """The own ladder is not climbed: who needs the bytes will ask again."""
+
+
+class Content(IntEnum):
+    """With whose answers somebody is content; the lower may not be kept waiting by the higher."""
+
+    LADDER = 0
+    PEERS_FIRST = 1
+    PEERS_ALONE = 2
+
+    @classmethod
+    def of(cls, route: Route | None) -> Content:
+        if route is None:
+            return cls.LADDER
+        return cls.PEERS_ALONE if route.only_peers else cls.PEERS_FIRST
 
 
 class Peers:

@@ -16,6 +16,7 @@ from oca.errors import NoSourceAnswered
 from oca.ipc import Want
 from oca.keeper.flights import Flight, Stage
 from oca.keeper.library import Library, OpenOutcome, Spawner
+from oca.keeper.peers import Route
 from oca.keeper.sources import build_sources, new_session
 from oca.settings import Tier, parse_settings
 from oca.store.index import Index, MoveExtent, PutObject
@@ -202,6 +203,40 @@ async def test_many_who_ask_the_same_share_one_answer_and_one_flight(rig):
     blocks = await asyncio.gather(*(rig.block(KEY, answers[0].record.generation, 0) for _ in range(50)))
     assert set(blocks) == {rig.origin.content[:BLOCK_BYTES]}
     assert len(rig.origin.asked) == 1
+
+
+PEERS_ALONE = Route((), only_peers=True)
+"""Nobody has it, and the ladder shall not be climbed."""
+
+
+@pytest.mark.parametrize("route", [None, Route()])
+async def test_who_wants_a_block_from_anywhere_does_not_fail_with_one_who_asks_peers_alone(rig, route):
+    generation = (await rig.library.open(PATH, None)).record.generation
+    wanted = Want(0, KEY, PATH, generation, 1, 1)
+    flight = rig.library.want(wanted, PEERS_ALONE)
+    assert rig.library.want(wanted, route) is flight
+    along = Along()
+    flight.join(along)
+    async with asyncio.timeout(30):
+        assert await along.over == rig.origin.content[BLOCK_BYTES : 2 * BLOCK_BYTES]
+
+
+@pytest.mark.parametrize("route", [None, Route()])
+async def test_who_asks_anybody_does_not_share_the_answer_of_one_who_asks_peers_alone(rig, route):
+    alone = asyncio.ensure_future(rig.library.open(PATH, 0, route=PEERS_ALONE))
+    answer = await rig.library.open(PATH, 0, route=route)
+    assert answer.record.size == len(rig.origin.content)
+    with pytest.raises(NoSourceAnswered):
+        await alone
+
+
+async def test_who_asks_peers_alone_waits_with_one_who_asks_anybody(rig):
+    generation = (await rig.library.open(PATH, None)).record.generation
+    wanted = Want(0, KEY, PATH, generation, 1, 1)
+    flight = rig.library.want(wanted)
+    assert rig.library.want(wanted, PEERS_ALONE) is flight
+    assert flight.route is None
+    assert await rig.block(KEY, generation, 1) == rig.origin.content[BLOCK_BYTES : 2 * BLOCK_BYTES]
 
 
 async def test_the_rest_is_fetched_block_by_block_and_once(rig):

@@ -31,6 +31,7 @@ _MIN_LINES: Final = 16
 _ASK_DEADLINE: Final = 60.0
 # An encode may take hours, but its progress never stands still this long, even on a network disk.
 _STALL_DEADLINE: Final = 180.0
+_LOOK: Final = 1.0
 _QUIET: Final = ("-hide_banner", "-nostdin")
 # Sentences that go with every failure and explain none.
 _HOLLOW: Final = re.compile(
@@ -165,7 +166,11 @@ def _follow(report: IO[bytes], on_progress: Callable[[float], None], name: str) 
     """Read ffmpeg's -progress lines to their end. Raises MachineError when it stands still."""
     pending, last, moved_at = b"", b"", time.monotonic()
     while True:
-        ready, _, _ = select.select([report], [], [], max(0.0, moved_at + _STALL_DEADLINE - time.monotonic()))
+        # A signal that comes just before the wait begins does not end it: Python hears of it when the wait is over.
+        left = max(0.0, moved_at + _STALL_DEADLINE - time.monotonic())
+        ready, _, _ = select.select([report], [], [], min(left, _LOOK))
+        if not ready and left > _LOOK:
+            continue
         if not ready:
             raise MachineError(f"ffmpeg stood still for {_STALL_DEADLINE:.0f} s while it made {name}")
         received = os.read(report.fileno(), 65536)

@@ -88,9 +88,11 @@ class Bay:
     async def keep(self, *args, **others) -> bool:
         return await self.shelves.keep(self.keeping(*args, **others))
 
-    async def lose(self, key: bytes, slot: int, reason: str) -> None:
+    async def lose(self, key: bytes, slot: int, reason: str, device: int | None = None) -> None:
+        """`device` is where the index says that it lies, unless it is given: another thread writes the index."""
         fault = Fault.MISSING if reason == "gone" else Fault.IO
-        await self.shelves.lose(key, slot, reason, self.index.extent(key).device, fault)
+        on = self.index.extent(key).device if device is None else device
+        await self.shelves.lose(key, slot, reason, on, fault)
 
     async def sweep(self) -> int:
         return sum([await self.shelves.sweep(shelf) for shelf in self.shelves.shelves])

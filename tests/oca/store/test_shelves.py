@@ -549,7 +549,8 @@ async def test_whatever_happens_at_once_index_files_and_sums_agree_in_the_end(ra
                 case 2:
                     extent = rack.extent(path, generation=generation, number=number)
                     if extent is not None:
-                        await rack.lose(extent_key(key, generation, number), extent.slot, "unreadable")
+                        lost = extent_key(key, generation, number)
+                        await rack.lose(lost, extent.slot, "unreadable", extent.device)
                 case 3:
                     rack.shelves.touch(range(dice.randrange(20)))
                 case _:

@@ -334,6 +334,7 @@ def sources(
     if not len(wanted):
         return {name: [] for name in names}
     seeds = np.array([hashed(name) for name in names], np.uint64)
+    points = mixed(numbers[wanted].astype(np.uint64))
     best_of_site: dict[str, Whole] = {}
     best = np.full(len(wanted), NOBODY)
     best_rank = np.zeros(len(wanted))
@@ -342,10 +343,10 @@ def sources(
         for at, (_, own_site, bring, held) in enumerate(everyone):
             if own_site != site:
                 continue
-            has = np.isin(wanted, held)
-            takes_part = has | np.isin(wanted, bring)
+            has = _marked(len(numbers), held)[wanted]
+            takes_part = has | _marked(len(numbers), bring)[wanted]
             # From 0 to 1 by hashing; holders come before all others, those of the parent before those behind it.
-            rank = (mixed(mixed(numbers[wanted].astype(np.uint64)) ^ seeds[at]) >> np.uint64(11)) / float(1 << 53)
+            rank = (mixed(points ^ seeds[at]) >> np.uint64(11)) / float(1 << 53)
             rank = np.where(takes_part, rank + 2.0 * has + 1.0 * (site == first_site), -1.0)
             better = rank > chosen_rank
             chosen, chosen_rank = np.where(better, at, chosen), np.where(better, rank, chosen_rank)

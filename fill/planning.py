@@ -496,7 +496,9 @@ class _Night:
 
     def _missing(self, part: _Part) -> Whole:
         """What an appliance really has to bring."""
-        return part.chosen.bring[~np.isin(part.chosen.bring, part.box.held)]
+        held = np.zeros(len(self._catalogue), bool)
+        held[part.box.held] = True
+        return part.chosen.bring[~held[part.chosen.bring]]
 
     # --- What is said ---
 

@@ -95,7 +95,7 @@ class Lake:
         rows = [stock.row(folder(title.replace("_", "-")), bytes=count) for title, count in titles.items()]
         stock.write(self.here, str(day), hour, appliance, *rows)
 
-    def evenings(self, appliance, days=7, **titles):
+    def evenings(self, appliance, days=3, **titles):
         """The same evening on each day before the night."""
         for ago in range(1, days + 1):
             self.watched(NIGHT - dt.timedelta(days=ago), 20, appliance, **titles)

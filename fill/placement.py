@@ -165,8 +165,11 @@ def placed(
     is_pin = _marked(len(sizes), pins)[rows]
     pledged = np.stack([_marked(len(sizes), box.pledged)[rows] for box in boxes], axis=1)
     held = np.stack([_marked(len(sizes), box.held)[rows] for box in boxes], axis=1)
-    offers = np.arange(len(boxes))[None, :] < wanted[:, None]
-    """By place in the rendition's own order: whether it is offered there."""
+    places = np.arange(len(boxes))[None, :]
+    asked = wanted
+    offers = places < asked[:, None]
+    """By place in the rendition's own order: whether it is offered there. What was refused is not offered again, so
+    that there are never more copies than are wanted (deferred acceptance; Gale and Shapley 1962)."""
     shelves = [
         _Shelf(box, rules, sizes[rows], density, is_pin, pledged[:, at], held[:, at]) for at, box in enumerate(boxes)
     ]
@@ -176,14 +179,13 @@ def placed(
         offered[where[0], order[where]] = True
         taken = np.stack([shelf.filled(offered[:, at]) for at, shelf in enumerate(shelves)], axis=1)
         missing = wanted - taken.sum(axis=1)
-        if turn == _ROUNDS - 1 or not (missing > 0).any():
+        more = np.minimum(asked + missing, len(boxes))
+        if turn == _ROUNDS - 1 or (more == asked).all():
             break
-        # The next in its order that was not asked yet.
-        asked = offers.sum(axis=1)
-        more = np.where(missing > 0, np.minimum(asked + missing, len(boxes)), asked)
-        if (more == asked).all():
-            break
-        offers = np.arange(len(boxes))[None, :] < more[:, None]
+        # The next in its order that were not asked yet.
+        offers &= np.take_along_axis(taken, order, axis=1)
+        offers |= (places >= asked[:, None]) & (places < more[:, None])
+        asked = more
     blocked = set(blocks.tolist())
     return [shelf.chosen(rows, blocked) for shelf in shelves]
 

@@ -94,6 +94,8 @@ class Live:
         self.streams = False
         """The whole object is coming in one answer: no block of it is asked for by itself."""
         self.remembered: asyncio.Task[None] | None = None
+        self.looking: asyncio.Task[None] | None = None
+        """For what lies of it on devices that are just being taken over."""
 
 
 @contextlib.contextmanager
@@ -197,8 +199,7 @@ class Library:
         now = time.time()
         known = self._known(key)
         if known is None and self._shelves.takes_over:
-            looking = self._spawner.spawn(import_object(self._shelves, key), f"look for {path}")
-            await asyncio.wait([looking], timeout=_LOOK)
+            await asyncio.wait([self._look_for(key, path)], timeout=_LOOK)
             known = self._known(key)
         if known is not None and known.is_fresh(now):
             outcome = OpenOutcome.HIT if known.status == 200 else OpenOutcome.NEGATIVE
@@ -225,6 +226,9 @@ class Library:
                 raise
             return OpenAnswer(key, held, OpenOutcome.STALE)
         return answer
+
+    def _look_for(self, key: ObjectKey, path: str) -> asyncio.Task[None]:
+        return self._spawner.spawn(import_object(self._shelves, key), f"look for {path}")
 
     def _known(self, key: ObjectKey) -> ObjectRecord | None:
         live = self._live.get(key)
@@ -572,13 +576,18 @@ class Library:
 
     async def _fly(self, live: Live, flight: Flight) -> None:
         losing = self._losing.get(self._extent_of(live, flight.block))
+        takes_over = self._shelves.takes_over and not flight.passes
         if losing is not None:
             # What was lost on one device may lie on another: then it is there once the index says so.
             await asyncio.wait([losing])
-            if self._is_present(live, flight.block):
-                flight.land(kept=True)
-                self._over(live, flight)
-                return
+        if takes_over:
+            # One device may have made the object known before another one was asked what it has of it.
+            live.looking = live.looking or self._look_for(live.key, live.record.path)
+            await asyncio.wait([live.looking], timeout=_LOOK)
+        if (takes_over or losing is not None) and self._is_present(live, flight.block):
+            flight.land(kept=True)
+            self._over(live, flight)
+            return
         if await self._take_off(live, flight):
             await self._bring(live, flight)
 

@@ -244,6 +244,8 @@ def test_a_second_night_of_the_same_demand_changes_nothing_that_was_there(night)
     sizes, worth, boxes, *_ = night
     empty = [box(one.id, one.room_bytes, free=10**6) for one in boxes]
     first = place(worth, empty, sizes=sizes)
+    come = [row for chosen in first for row in chosen.bring.tolist()]
+    assert len(come) == len(set(come)), "one copy of each is wanted"
     there = [
         box(one.id, one.room_bytes, pledged=sorted(chosen.pledged.tolist()))
         for one, chosen in zip(empty, first, strict=True)

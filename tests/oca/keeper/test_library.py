@@ -19,7 +19,7 @@ from oca.keeper.library import Library, OpenOutcome, Spawner
 from oca.keeper.peers import Route
 from oca.keeper.sources import build_sources, new_session
 from oca.settings import Tier, parse_settings
-from oca.store.index import Index, MoveExtent, PutObject
+from oca.store.index import DropExtent, Index, MoveExtent, PutObject
 from oca.store.rack import AddOrder, Rack
 from oca.store.shelves import Shelves
 
@@ -458,6 +458,22 @@ async def test_an_extent_that_is_lost_on_one_device_is_read_from_its_copy(rig):
     extent = rig.index.extent(key)
     rig.library.lose(key, extent.slot, "unreadable", extent.device, Fault.IO)
     assert await rig.block(KEY, generation, 0) == "look it up"
+    assert await rig.block(KEY, generation, 0) == rig.origin.content[:BLOCK_BYTES]
+    assert len(rig.origin.asked) == asked
+
+
+async def test_what_a_device_that_is_taken_over_has_of_a_known_object_is_not_fetched(rig):
+    generation = (await rig.library.open(PATH, 0)).record.generation
+    await rig.block(KEY, generation, 0)
+    await rig.settled()
+    asked = len(rig.origin.asked)
+    # As if another device had made the object known, and this one was not asked yet.
+    record = rig.index.object(KEY)
+    await rig.index.apply(DropExtent(extent_key(KEY, generation, 0)), PutObject(KEY, record))
+    (shelf,) = rig.shelves.shelves
+    shelf.foreign = True
+    assert await rig.block(KEY, generation, 0) == "look it up"
+    shelf.foreign = False
     assert await rig.block(KEY, generation, 0) == rig.origin.content[:BLOCK_BYTES]
     assert len(rig.origin.asked) == asked
 

@@ -15,6 +15,9 @@ _LONGEST = 1024 * _KIB
 _RECEIVE = 256 * _KIB
 _WHOLE = 0.1
 """The share of viewers' requests that ask for a whole film; the others ask for some parts in a row."""
+_RATE = 400
+"""Answers a second that all of them together ask for at most: viewers who never pause heat the machine and show no
+more."""
 _KNOWN_FAULTS = 20
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
@@ -92,6 +95,7 @@ class Audience:
         while not self._over.is_set():
             path = dice.choice(self._newest if self._newest and dice.random() < 0.5 else list(self._films))
             for start, stop in self._parts(len(self._films[path]), dice):
+                await asyncio.sleep(dice.random() * 2 * self._viewers / _RATE)
                 if self._over.is_set():
                     break
                 began = time.monotonic()
@@ -131,8 +135,8 @@ class Audience:
         self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str, start: int, stop: int
     ) -> None:
         reader, writer = connection
-        content = memoryview(self._films[path])
-        wanted = content[start:stop] if stop else content
+        # Not a view: those are compared item by item.
+        wanted = self._films[path][start : stop or None]
         span = f"Range: bytes={start}-{stop - 1}\r\n" if stop else ""
         writer.write(f"GET {path} HTTP/1.1\r\nHost: films.example\r\n{span}\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.mounts
 
 MIB = 1024 * 1024
 IN_EXTENTS = "/extents/*"
-SIZES = (4097, 300_000, MIB, BLOCK, BLOCK + 1, 2 * BLOCK + 12_345)
+SIZES = (4097, 300_000, MIB, 70_001, BLOCK, 20_000, BLOCK + 1, 150_000, 500_000, 2 * BLOCK + 12_345)
 AWHILE = 300
 """Answers; three for each viewer."""
 

@@ -161,7 +161,7 @@ def test_a_device_that_is_added_under_load_serves_at_once_and_is_remembered(box_
     assert len(origin.asked) == asked
 
 
-@pytest.mark.parametrize("tier", ["nvme", "ssd", "hdd"])
+@pytest.mark.parametrize("tier", ["hdd", *(pytest.param(one, marks=pytest.mark.soak) for one in ("nvme", "ssd"))])
 def test_what_is_drained_moves_to_the_others_byte_for_byte_while_it_is_watched(box_of, folders, origin, films, tier):
     tiers = dict(zip(("nvme", "ssd", "hdd"), folders, strict=True))
     leaving = tiers[tier]

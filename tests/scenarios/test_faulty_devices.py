@@ -21,6 +21,10 @@ pytestmark = pytest.mark.mounts
 MIB = 1024 * 1024
 IN_EXTENTS = "/extents/*"
 SIZES = (4097, 300_000, MIB, 70_001, BLOCK, 20_000, BLOCK + 1, 150_000, 500_000, 2 * BLOCK + 12_345)
+PLACES = (
+    pytest.param(True, id="the disk beneath"),
+    pytest.param(False, id="the file system", marks=pytest.mark.soak),
+)
 AWHILE = 300
 """Answers; three for each viewer."""
 
@@ -127,7 +131,7 @@ def assert_others_are_well(one, device):
     assert one.metric("oca_requests_total", status_class="5xx") == 0
 
 
-@pytest.mark.parametrize("is_beneath", [False, True], ids=["the file system", "the disk beneath"])
+@pytest.mark.parametrize("is_beneath", PLACES)
 def test_reads_that_fail(disk, start, hundred, news, tmp_path, is_beneath):
     """Also of a real XFS on a disk that fails: its log and its metadata are as unreadable as its files."""
     with disk_or_beneath(disk, tmp_path, is_beneath) as (device, forget):
@@ -201,7 +205,7 @@ def test_a_disk_that_takes_no_more_is_still_read(disk, start, hundred, news, tro
     one.stop()
 
 
-@pytest.mark.parametrize("is_beneath", [False, True], ids=["the file system", "the disk beneath"])
+@pytest.mark.parametrize("is_beneath", PLACES)
 def test_reads_that_get_no_answer(disk, start, hundred, news, tmp_path, is_beneath):
     with disk_or_beneath(disk, tmp_path, is_beneath) as (device, forget):
         one = start(device)

@@ -15,7 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from steering.answers.clients import BadClient, packed
 from steering.answers.desk import Desk
-from steering.answers.public import checked_path, pathway
+from steering.answers.door import checked_path
+from steering.answers.questions import pathway
 from steering.bodies import answer, errors, message
 from steering.decisions import Ask, Decision, Way
 from steering.errors import InventoryError

@@ -21,7 +21,10 @@ from steering.admin import Admin
 from steering.announcements import Announcements
 from steering.answers.chooser import DnsChooser
 from steering.answers.desk import Desk
+from steering.answers.door import Door
+from steering.answers.playback import Player
 from steering.answers.public import Public
+from steering.answers.questions import Questions
 from steering.catalogue import Catalogue, shelf_at
 from steering.decisions import Decider, Target
 from steering.dns.answerer import Answerer
@@ -47,6 +50,7 @@ from steering.standing import Standing
 from steering.topology.databases import Database, Kind, watch
 from steering.topology.locator import Locator
 from steering.topology.prefixes import Announced
+from steering.viewer_keys import ViewerKeys
 from wire.toml import host_and_port
 
 log = logging.getLogger(__name__)
@@ -122,7 +126,18 @@ class Steering:
             )
             self._dns = settings.dns, _answerer(settings.dns, self._chooser)
         buckets = Buckets(settings.limits.rate, settings.limits.burst, settings.limits.networks)
-        self._public = Public(settings, self.desk, buckets, time.monotonic)
+        door = Door(settings.limits, buckets, time.monotonic)
+        questions = Questions(settings.answers, self.desk)
+        self._viewer_keys: ViewerKeys | None = None
+        self._player: Player | None = None
+        if settings.playback is not None:
+            self._viewer_keys = ViewerKeys(settings.playback, self._state_dir, time.monotonic)
+            base_url = settings.listen.base_url
+            self._player = Player(
+                settings.playback, base_url, door, self.desk, questions, self._catalogue, self._viewer_keys, time.time
+            )
+        self._door = door
+        self._public = Public(settings.listen.base_url, self.desk, door, questions, self._player)
         self._hearing = Hearing(self.fleet, self._announcements, time.time, self._turned, self._signer)
         self._admin = Admin(registry, self.fleet, self.desk, self.metrics, time.time, self.take_inventory, self.missing)
         self.metrics.register(FleetMetrics(self.fleet, self._gauges()))
@@ -140,10 +155,22 @@ class Steering:
             self.metrics.register(
                 ReasonMetrics("oca_steering_dns", "DNS questions, by what became of them.", lambda: answerer.counts)
             )
+        if self._player is not None:
+            self._measure(self._player)
         self._reload_failures = 0
         self._contexts: dict[str, ssl.SSLContext] = {}
         """Of the listeners that speak TLS."""
         self._loiterers: list[tuple[Loiterers, web.Server]] = []
+
+    def _measure(self, player: Player) -> None:
+        self.metrics.register(
+            ReasonMetrics("oca_steering_playbacks", "Presses on play, by what became of them.", lambda: player.pressed)
+        )
+        self.metrics.register(
+            ReasonMetrics(
+                "oca_steering_viewers_refused", "Viewers who were not let in, by why.", lambda: player.turned_away
+            )
+        )
 
     # --- What is done once, in this order ---
 
@@ -157,6 +184,8 @@ class Steering:
         if view is not None:
             known = self.fleet.restore(view.members, time.time())
             log.info("a view of %d appliances, %.0f s old, is believed", known, time.time() - view.saved_at)
+        if self._viewer_keys is not None:
+            await self._viewer_keys.prepare()
         self.decider.prepare()
         # A million prefixes and a fleet stay: the collector need not walk through them, which would take a second.
         gc.collect()
@@ -203,6 +232,8 @@ class Steering:
         ]
         if self._signer is not None:
             tasks.append(self._spawn(every(_KEYS, self._signer.look)))
+        if self._viewer_keys is not None:
+            tasks.append(self._spawn(self._viewer_keys.run()))
         if self._journal is not None:
             tasks.append(self._spawn(self._journal.run()))
         log.info("steering %s is up, process %d", settings.steering.id, os.getpid())
@@ -338,7 +369,7 @@ class Steering:
         counts = self._hearing.counts
         return {
             "oca_steering_loop_lag_seconds": ("How late the event loop is.", lambda: self._pulse.lag),
-            "oca_steering_limited_total": ("Questions that came too fast.", lambda: self._public.limited),
+            "oca_steering_limited_total": ("Questions that came too fast.", lambda: self._door.limited),
             "oca_steering_ranking_failures_total": ("Decisions whose ranking failed.", lambda: self._decided.failures),
             "oca_steering_heartbeats_total": ("Heartbeats heard.", lambda: counts[Heard.HEARTBEAT]),
             "oca_steering_holdings_total": ("Holdings learned.", lambda: counts[Heard.HOLDINGS]),
@@ -349,6 +380,10 @@ class Steering:
             "oca_steering_catalogue_failures_total": (
                 "Documents that could not be had or read.",
                 lambda: self._catalogue.failures,
+            ),
+            "oca_steering_viewer_keys_failures_total": (
+                "Key sets of viewers that could not be had or used.",
+                lambda: 0 if self._viewer_keys is None else self._viewer_keys.failures,
             ),
             "oca_steering_connections": (
                 "Open at the listeners of players, appliances and operators.",

@@ -1,13 +1,17 @@
-"""What there is to see: a path's title, and the numbers of its renditions, from the documents of the catalogue.
+"""What there is to see, from the documents of the catalogue: a path's title, the numbers of its renditions, and, for
+who presses play, what they are.
 
 A decision never waits for it. A title that is not known yet is decided for without its holdings, and its document is
-fetched meanwhile: each once, a few at a time, bounded in size, number and time.
+fetched meanwhile: each once, a few at a time, bounded in size, number and time. Who presses play waits (`listing`).
+While the catalogue is away what was known goes on, and after `_PATIENCE` failures in a row it is left alone for
+`_REST`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import re
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -20,7 +24,8 @@ from msgspec import Meta, Struct
 
 from steering.errors import SteeringError
 from steering.fleet import Content, content_of
-from wire.catalog import TITLE_ID_PATTERN, title_path
+from wire.catalog import DASH_TYPE, HLS_TYPE, TITLE_ID_PATTERN, Availability, Kind, title_path
+from wire.playback import PlayableRendition
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +38,12 @@ _WAITING: Final = 1024
 _DEADLINE: Final = 10.0
 _MOST_BYTES: Final = 32 * 1024 * 1024
 """A document names every segment: an hour in ten renditions is 2 MiB."""
+_LISTINGS: Final = 10_000
+"""Of titles that somebody pressed play for: 3 KiB each."""
+_LONGEST_WAIT: Final = 5.0
+"""For who presses play."""
+_PATIENCE: Final = 5
+_REST: Final = 5.0
 _RETRY: Final = 60.0
 """Seconds for which a title that is not there, or whose document can't be had, is not asked for again."""
 _PATH: Final = re.compile(r"/titles/([^/]{1,64})/(?:([^/]+)/)?")
@@ -50,13 +61,42 @@ class _Object(Struct, frozen=True, gc=False):
 class _Rendition(Struct, frozen=True, gc=False):
     number: Annotated[int, Meta(ge=0, le=2**32 - 1)]
     """As far as holdings reach (wire/holdings.py)."""
+    name: str
+    kind: Kind
+    codecs: str
+    bandwidth_bps: int
+    average_bps: int
+    width: int | None = None
+    height: int | None = None
+    frame_rate: str | None = None
+    language: str | None = None
+    channels: int | None = None
     objects: tuple[_Object, ...] = ()
+
+
+class _Manifest(Struct, frozen=True, gc=False):
+    path: str
+    content_type: str
 
 
 class _Title(Struct, frozen=True, gc=False):
     """What is needed here of wire.catalog.Title; reading the rest would cost ten times as much."""
 
+    duration: float
+    manifests: tuple[_Manifest, ...]
     renditions: tuple[_Rendition, ...]
+    availability: Availability = Availability()
+
+
+class Listing(Struct, frozen=True, gc=False):
+    """What is told of a title to who presses play."""
+
+    duration: float
+    availability: Availability
+    hls: str | None
+    dash: str | None
+    """Paths of the manifests."""
+    renditions: tuple[PlayableRendition, ...]
 
 
 class Known(Struct, frozen=True, gc=False):
@@ -64,6 +104,12 @@ class Known(Struct, frozen=True, gc=False):
 
     whole: Content
     by_folder: dict[str, Content]
+    read_at: float
+
+
+class _Listed(Struct, frozen=True, gc=False):
+    listing: Listing | None
+    """None: it is not published."""
     read_at: float
 
 
@@ -92,7 +138,12 @@ class Catalogue:
         self._spawn = spawn
         self._known: LRUCache[str, Known] = LRUCache(_TITLES)
         self._unknown: LRUCache[str, Content] = LRUCache(_TITLES)
-        self._asked: set[str] = set()
+        self._listings: LRUCache[str, _Listed] = LRUCache(_LISTINGS)
+        self._asked: dict[str, asyncio.Event] = {}
+        """Titles whose documents are on their way, and what is set when they are there, or can't be had."""
+        self._failed = 0
+        """In a row."""
+        self._rests_until = -math.inf
         self._turn = asyncio.Semaphore(_FETCHES)
         self.failures = 0
 
@@ -121,29 +172,79 @@ class Catalogue:
         assert found is not None
         return known.by_folder.get(found[2], known.whole) if found[2] else known.whole
 
-    def _ask(self, title: str) -> None:
-        if self._shelf is not None and title not in self._asked and len(self._asked) < _WAITING:
-            self._asked.add(title)
-            self._spawn(self._read(self._shelf, title))
+    async def listing(self, title: str) -> Listing | None:
+        """What is published of a title, at most `refresh` old while the catalogue can be had, else as old as it is;
+        None if it is not published. Raises `CatalogueError` if it can't be said.
+        """
+        listed = self._listings.get(title)
+        if listed is not None and self._clock() - listed.read_at < self._refresh:
+            return listed.listing
+        arrived = self._ask(title)
+        if listed is not None:
+            return listed.listing
+        if arrived is None:
+            raise CatalogueError("the catalogue can't be asked now")
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT):
+                await arrived.wait()
+        except TimeoutError as error:
+            raise CatalogueError(f"the catalogue did not answer within {_LONGEST_WAIT:.0f} s") from error
+        listed = self._listings.get(title)
+        if listed is None:
+            raise CatalogueError("the catalogue can't be read now")
+        return listed.listing
+
+    def _ask(self, title: str) -> asyncio.Event | None:
+        """Begin to fetch the document, unless it is on its way. None if it is not asked for."""
+        arrived = self._asked.get(title)
+        if arrived is not None:
+            return arrived
+        if self._shelf is None or len(self._asked) >= _WAITING or self._clock() < self._rests_until:
+            return None
+        arrived = self._asked[title] = asyncio.Event()
+        self._spawn(self._read(self._shelf, title))
+        return arrived
 
     async def _read(self, shelf: Shelf, title: str) -> None:
-        renditions: tuple[_Rendition, ...] | None = None
+        document: _Title | None = None
         try:
             async with self._turn, asyncio.timeout(_DEADLINE):
                 body = await shelf.document(title_path(title))
             if body is not None:
-                renditions = (await asyncio.to_thread(_DECODER.decode, body)).renditions
-        except (CatalogueError, TimeoutError, msgspec.DecodeError) as error:
-            self.failures += 1
-            log.warning("the catalogue's document of %s can't be read: %s", title, str(error) or "too late")
+                document = await asyncio.to_thread(_DECODER.decode, body)
+            self._failed = 0
+            self._take(title, document)
+        except (CatalogueError, TimeoutError) as error:
+            self._failed += 1
+            if self._failed >= _PATIENCE:
+                self._rests_until = self._clock() + _REST
+            self._keep(title, str(error) or "too late")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._keep(title, str(error))
         finally:
-            self._asked.discard(title)
-        if renditions is None:
-            # What was known goes on; what was not is not asked for at each request.
+            self._asked.pop(title).set()
+
+    def _keep(self, title: str, why: str) -> None:
+        """What was known goes on; what was not is not asked for at each request."""
+        self.failures += 1
+        log.warning("the catalogue's document of %s can't be read: %s", title, why)
+        again_at = self._clock() - self._refresh + _RETRY
+        known = self._known.get(title) or Known(content_of(title), {}, 0.0)
+        self._known[title] = Known(known.whole, known.by_folder, again_at)
+        listed = self._listings.get(title)
+        if listed is not None:
+            self._listings[title] = _Listed(listed.listing, again_at)
+
+    def _take(self, title: str, document: _Title | None) -> None:
+        """Believe a document; None: the title is not there."""
+        if document is None:
             known = self._known.get(title) or Known(content_of(title), {}, 0.0)
-            read_at = self._clock() - self._refresh + _RETRY
-            self._known[title] = Known(known.whole, known.by_folder, read_at)
+            again_at = self._clock() - self._refresh + _RETRY
+            self._known[title] = Known(known.whole, known.by_folder, again_at)
+            self._listings[title] = _Listed(None, again_at)
             return
+        self._listings[title] = _Listed(_listing(document), self._clock())
+        renditions = document.renditions
         whole = content_of(title, tuple(rendition.number for rendition in renditions))
         by_folder = {
             rendition.objects[0].path.split("/")[3]: Content(title, whole.mix, (rendition.number,))
@@ -151,6 +252,31 @@ class Catalogue:
             if rendition.objects and rendition.objects[0].path.count("/") >= 4
         }
         self._known[title] = Known(whole, by_folder, self._clock())
+
+
+def _listing(document: _Title) -> Listing:
+    by_type = {manifest.content_type: manifest.path for manifest in document.manifests}
+    return Listing(
+        document.duration,
+        document.availability,
+        by_type.get(HLS_TYPE),
+        by_type.get(DASH_TYPE),
+        tuple(
+            PlayableRendition(
+                name=one.name,
+                kind=one.kind,
+                codecs=one.codecs,
+                bandwidth_bps=one.bandwidth_bps,
+                average_bps=one.average_bps,
+                width=one.width,
+                height=one.height,
+                frame_rate=one.frame_rate,
+                language=one.language,
+                channels=one.channels,
+            )
+            for one in document.renditions
+        ),
+    )
 
 
 class FolderShelf:

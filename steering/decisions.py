@@ -61,6 +61,7 @@ class Way(StrEnum):
     REDIRECT = "redirect"
     DNS = "dns"
     EXPLAIN = "explain"
+    PLAYBACK = "playback"
 
 
 class Ask(Struct, frozen=True, gc=False):
@@ -169,6 +170,16 @@ class Decider:
             where,
             near,
         )
+
+    def country(self, where: Whereabouts) -> str | None:
+        """ISO 3166-1 of the client: as the database has it, else that of the sites that announce its network (an
+        operator's own addresses are often in no database). None where neither says one.
+        """
+        if where.country is not None:
+            return where.country
+        sites = self._fleet.inventory.sites
+        countries = {sites[name].country for name in where.sites if name in sites}
+        return countries.pop() if len(countries) == 1 else None
 
     def prepare(self) -> None:
         """Make the lists of all regions anew: of each autonomous system, each country, everywhere. Called every few

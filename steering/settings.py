@@ -123,6 +123,28 @@ class Tokens(Struct, frozen=True, forbid_unknown_fields=True):
     """For which the key before is honoured after that; longer than `lifetime`, or films stop."""
 
 
+class PlaybackAccess(Struct, frozen=True, forbid_unknown_fields=True):
+    """Pressing play (`GET /v1/playback`): whose tokens of viewers are believed."""
+
+    keys: str
+    """The JWK set (RFC 7517) of the operator's log-in service: http(s)://... or an absolute path."""
+    issuer: Annotated[str, Meta(min_length=1, max_length=200)]
+    """`iss` of its tokens."""
+    audience: Annotated[str, Meta(min_length=1, max_length=200)]
+    """That `aud` names."""
+    scope: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    """That `scope` contains; None: none is needed."""
+    leeway: Seconds = Seconds(60)
+    """By which two machines' clocks may differ."""
+    refresh: Seconds = Seconds(300)
+    """After which the key set is read again."""
+    rate: Positive = 0.5
+    """Presses a second of one viewer (`sub`), in the long run."""
+    burst: Positive = 20.0
+    viewers: Annotated[int, Meta(ge=1000, le=10_000_000)] = 100_000
+    """Counted at once; the longest unseen is forgotten."""
+
+
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What strangers may ask of this service."""
 
@@ -173,6 +195,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     decisions: DecisionLog = DecisionLog()
     tokens: Tokens | None = None
     """Absent: URLs are not signed."""
+    playback: PlaybackAccess | None = None
+    """Absent: nobody can press play here; who asks by path is answered."""
     dns: DnsSettings | None = None
     """A zone that is delegated to this service; absent: none. See steering/dns/settings.py."""
 
@@ -240,8 +264,21 @@ def _check(settings: Settings, document: Document) -> None:
         raise refuse(["tokens", "lifetime"], "allowed: 60 s up to tokens.grace, or films stop when keys change")
     if settings.answers.ttl < 1 or settings.answers.steering_ttl < 1:
         raise refuse(["answers"], "ttl and steering_ttl are at least 1 s: players ask again after them")
+    _check_playback(settings, document)
     _check_rules(settings.ranking, document)
     _check_patience(settings.patience, document)
+
+
+def _check_playback(settings: Settings, document: Document) -> None:
+    playback = settings.playback
+    if playback is None:
+        return
+    if not playback.keys.startswith("/") and not leads_somewhere(playback.keys, ("http", "https")):
+        raise document.refused(["playback", "keys"], f"read {playback.keys!r}; allowed: http(s)://host/path or /a/path")
+    if settings.content.catalogue is None:
+        raise document.refused(["playback"], "content.catalogue says what can be played: it is needed with [playback]")
+    if playback.refresh < 10 or playback.burst < 1:
+        raise document.refused(["playback"], "allowed: refresh from 10 s, burst from 1")
 
 
 def _check_rules(rules: Rules, document: Document) -> None:
@@ -290,5 +327,6 @@ def described(settings: Settings) -> str:
     return (
         f"replica {settings.steering.id}, players on {settings.listen.public}, appliances on {settings.listen.fleet}, "
         f"inventory {settings.inventory or 'by the admin API only'}, databases: {', '.join(databases) or 'none'}, "
-        f"origin {settings.content.origin or 'none'}, {len(settings.fallback)} fallback(s)"
+        f"origin {settings.content.origin or 'none'}, {len(settings.fallback)} fallback(s), "
+        f"viewers' tokens of {settings.playback.issuer if settings.playback else 'nobody'}"
     )

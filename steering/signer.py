@@ -101,6 +101,14 @@ class Signer:
             return f"{base}{PATH_PREFIX.decode()}{token}{path}"
         return f"{base}{path}?{PACKAGE.decode()}={token}"
 
+    def signed_base(self, base: str, folder: str, client: bytes) -> str:
+        """The URL of a folder, which ends with a slash. Where tokens stand in the query it carries none: what is
+        relative to it would lose it.
+        """
+        if self._settings.way is TokenWay.PATH:
+            return f"{base}{PATH_PREFIX.decode()}{self._token(folder_of(folder), client)}{folder}"
+        return base + folder
+
     def _token(self, folder: str, client: bytes) -> str:
         settings = self._settings
         network = network_of(client, *self._prefixes) if settings.bind_network else b""

@@ -32,6 +32,10 @@ Count = Annotated[int, Meta(ge=0)]
 NUMBERS_PATH: Final = "/catalogue/rendition-numbers.json"
 
 
+HLS_TYPE: Final = "application/vnd.apple.mpegurl"
+DASH_TYPE: Final = "application/dash+xml"
+
+
 class Kind(StrEnum):
     """What a rendition carries."""
 
@@ -74,6 +78,23 @@ class Rendition(Struct, frozen=True, kw_only=True):
     channels: Count | None = None
 
 
+CountryCode = Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
+"""ISO 3166-1 alpha-2."""
+
+
+class Availability(Struct, frozen=True, kw_only=True):
+    """In which countries a title may be played. A viewer of no known country is outside of `only`, and not in `never`:
+    a licence names where something may be shown.
+    """
+
+    only: tuple[CountryCode, ...] | None = None
+    """None: everywhere."""
+    never: tuple[CountryCode, ...] = ()
+
+    def allows(self, country: str | None) -> bool:
+        return (self.only is None or country in self.only) and country not in self.never
+
+
 class Title(Struct, frozen=True, kw_only=True):
     """One film or episode, as it is published now."""
 
@@ -83,6 +104,7 @@ class Title(Struct, frozen=True, kw_only=True):
     duration: Annotated[float, Meta(gt=0)]
     manifests: tuple[CatalogObject, ...]
     renditions: tuple[Rendition, ...]
+    availability: Availability = Availability()
 
 
 class RenditionNumbers(Struct, frozen=True, kw_only=True):

@@ -26,8 +26,10 @@ from admin.publish.encoder import Ffmpeg, Film, encode, find_ffmpeg, probe
 from admin.publish.manifests import DASH, HLS, Steered, dash_manifest, hls_master
 from admin.publish.numbers import claimed, settled
 from admin.publish.renditions import AUDIO_CHANNELS, PEAK_BPS, AudioPlan, Plan, planned
-from admin.publish.workshop import DASH_TYPE, HLS_TYPE, Finished, Workshop
+from admin.publish.workshop import Finished, Workshop
 from wire.catalog import (
+    DASH_TYPE,
+    HLS_TYPE,
     NUMBERS_PATH,
     TITLE_ID_RULE,
     CatalogObject,

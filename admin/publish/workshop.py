@@ -30,9 +30,7 @@ from admin.publish.boxes import BoxError, Timing, segment_timing, video_codec
 from admin.publish.encoder import SEGMENT_SECONDS, Ffmpeg, Film, encoding
 from admin.publish.manifests import INIT, PLAYLIST, Encoded, Piece, hls_playlist, segment_name
 from admin.publish.renditions import AudioPlan, Plan, VideoPlan
-
-HLS_TYPE: Final = "application/vnd.apple.mpegurl"
-DASH_TYPE: Final = "application/dash+xml"
+from wire.catalog import HLS_TYPE
 
 # AAC-LC, the only profile we encode (RFC 6381, ISO/IEC 14496-3 object type 2).
 _AUDIO_CODEC: Final = "mp4a.40.2"

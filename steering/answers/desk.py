@@ -28,6 +28,8 @@ class Signer(Protocol):
 
     def signed(self, url: str, path: str, client: bytes) -> str: ...
 
+    def signed_base(self, url: str, folder: str, client: bytes) -> str: ...
+
 
 class Desk:
     """One for the process."""
@@ -59,6 +61,10 @@ class Desk:
         """Whether there is no time to rank."""
         return self._pulse.lag >= self._most_lag
 
+    def country(self, client: bytes) -> str | None:
+        """Where the client is, as far as it is known."""
+        return self.decider.country(self.locator.locate(client))
+
     def content(self, path: str) -> Content:
         return self._catalogue.content(path)
 
@@ -87,5 +93,17 @@ class Desk:
                 place,
                 place.url + path if signer is None or place.id == ORIGIN else signer.signed(place.url, path, client),
             )
+            for place in decision.targets
+        ]
+
+    def bases(self, decision: Decision, folder: str, client: bytes) -> list[str]:
+        """A folder's URLs at a decision's places, as `urls` has them: what is relative to them is covered, if tokens
+        stand before the path.
+        """
+        signer = self._signer
+        return [
+            place.url + folder
+            if signer is None or place.id == ORIGIN
+            else signer.signed_base(place.url, folder, client)
             for place in decision.targets
         ]

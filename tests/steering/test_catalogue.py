@@ -8,7 +8,7 @@ from aiohttp import web
 
 from steering.catalogue import Catalogue, CatalogueError, FolderShelf, HttpShelf, shelf_at
 from steering.fleet import content_of
-from wire.catalog import CatalogObject, Kind, Rendition, Title, title_path
+from wire.catalog import DASH_TYPE, HLS_TYPE, CatalogObject, Kind, Rendition, Title, title_path
 from wire.codec import encode
 
 
@@ -31,7 +31,10 @@ FILM = encode(
         title="film",
         published_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         duration=1.0,
-        manifests=(),
+        manifests=(
+            CatalogObject("/titles/film/master.m3u8", 1, "ab" * 32, HLS_TYPE),
+            CatalogObject("/titles/film/manifest.mpd", 1, "ab" * 32, DASH_TYPE),
+        ),
         renditions=(rendition(7, "720p.aa"), rendition(9, "240p.bb")),
     )
 )
@@ -182,3 +185,62 @@ async def test_an_http_origin_is_a_shelf():
             await shelf.document(title_path("film"))
     finally:
         await shelf.close()
+
+
+# --- Who presses play ---
+
+
+async def test_who_presses_play_waits_for_the_document():
+    library = Library(Documents(film=FILM))
+    listing = await library.catalogue.listing("film")
+    assert (listing.hls, listing.dash) == ("/titles/film/master.m3u8", "/titles/film/manifest.mpd")
+    assert [one.name for one in listing.renditions] == ["720p.aa", "240p.bb"]
+    assert listing.availability.allows(None)
+
+
+async def test_a_title_that_is_not_there_is_not_published():
+    library = Library(Documents())
+    assert await library.catalogue.listing("film") is None
+
+
+async def test_many_who_press_play_at_once_wait_for_one_document():
+    shelf = Documents(film=FILM)
+    library = Library(shelf)
+    listings = await asyncio.gather(*(library.catalogue.listing("film") for _ in range(50)))
+    assert all(listing.hls for listing in listings)
+    assert len(shelf.asked) == 1
+
+
+async def test_what_was_known_is_told_while_the_catalogue_is_away():
+    shelf = Documents(film=FILM)
+    library = Library(shelf)
+    await library.catalogue.listing("film")
+    library.now += 301
+    shelf.documents["film"] = CatalogueError("the bucket is away")
+    assert (await library.catalogue.listing("film")).hls
+    await library.tasks[-1]
+    assert (await library.catalogue.listing("film")).hls
+    assert len(shelf.asked) == 2
+
+
+async def test_a_withdrawn_title_is_not_published_after_its_time():
+    shelf = Documents(film=FILM)
+    library = Library(shelf)
+    await library.catalogue.listing("film")
+    library.now += 301
+    del shelf.documents["film"]
+    await library.catalogue.listing("film")
+    await library.tasks[-1]
+    assert await library.catalogue.listing("film") is None
+
+
+async def test_a_catalogue_that_is_away_is_left_alone_for_a_while():
+    shelf = Documents(film=CatalogueError("the bucket is away"))
+    library = Library(shelf)
+    for _ in range(10):
+        with pytest.raises(CatalogueError):
+            await library.catalogue.listing("film")
+    assert len(shelf.asked) == 5
+    library.now += 5
+    shelf.documents["film"] = FILM
+    assert (await library.catalogue.listing("film")).hls

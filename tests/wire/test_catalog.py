@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wire.catalog import (
     SCHEMA,
+    Availability,
     CatalogObject,
     Kind,
     Rendition,
@@ -48,6 +49,39 @@ TITLE = Title(
 
 def test_a_title_is_read_as_it_was_written():
     assert read_title(encode(TITLE)) == TITLE
+
+
+@pytest.mark.parametrize(
+    ("rule", "country", "allowed"),
+    [
+        (Availability(), None, True),
+        (Availability(), "PT", True),
+        (Availability(only=("PT", "ES")), "ES", True),
+        (Availability(only=("PT", "ES")), "FR", False),
+        (Availability(only=("PT",)), None, False),
+        (Availability(only=()), "PT", False),
+        (Availability(never=("PT",)), "PT", False),
+        (Availability(never=("PT",)), "ES", True),
+        (Availability(never=("PT",)), None, True),
+        (Availability(only=("PT",), never=("PT",)), "PT", False),
+    ],
+)
+def test_a_licence_names_where_a_title_may_be_shown(rule, country, allowed):
+    assert rule.allows(country) is allowed
+
+
+def test_an_earlier_document_says_nothing_of_countries_and_is_for_all():
+    document = json.loads(encode(TITLE))
+    del document["availability"]
+    assert read_title(json.dumps(document).encode()) == TITLE
+
+
+@pytest.mark.parametrize("country", ["pt", "PRT", "", "P1"])
+def test_a_country_is_two_letters(country):
+    document = json.loads(encode(TITLE))
+    document["availability"] = {"only": [country]}
+    with pytest.raises(WireError):
+        read_title(json.dumps(document).encode())
 
 
 def test_fields_of_a_later_version_are_skipped():

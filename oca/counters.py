@@ -57,6 +57,17 @@ class Count(IntEnum):
     TOKENS_VERIFIED = 15
     TOKENS_RENEWED = 16
     KEY_FAULTS = 17
+    CMCD_REQUESTS = 18
+    """With which a player said something of itself."""
+    VIEWER_STALLS = 19
+    PLAYED_MS = 20
+    RATED_MS = 21
+    """Of these, where the bitrate was told."""
+    RATED_KILOBITS = 22
+    BUFFER_MS = 23
+    """Sum over what `BUFFER_BUCKETS` count."""
+    PACED = 24
+    PREFETCHES = 25
 
 
 OUTCOMES: Final = tuple(Outcome)
@@ -81,6 +92,9 @@ FIRST_BYTE_BUCKETS: Final = (
     5,
 )
 """Upper bounds in seconds."""
+
+BUFFER_BUCKETS: Final = (0.5, 1, 2, 5, 10, 20, 30, 60)
+"""Upper bounds in seconds of what players have in their buffers."""
 
 DEVICES: Final = 64
 """Devices whose reads are counted: those whose number in the index is below."""
@@ -110,7 +124,8 @@ FIRST_BYTE_AT: Final = REQUESTS_AT + len(OUTCOMES) * len(CLASSES)
 _HISTOGRAM: Final = _BUCKETS + 1
 """Buckets, then the sum in microseconds."""
 REFUSALS_AT: Final = FIRST_BYTE_AT + len(OUTCOMES) * _HISTOGRAM
-DEVICES_AT: Final = REFUSALS_AT + len(REFUSALS)
+BUFFER_AT: Final = REFUSALS_AT + len(REFUSALS)
+DEVICES_AT: Final = BUFFER_AT + len(BUFFER_BUCKETS) + 1
 """Here begins what is counted by device; what stands before is read on each scrape of each row."""
 DEVICE_WORDS: Final = DEVICE_BUCKETS_OFFSET + len(DEVICE_READ_BUCKETS) + 1
 WORDS: Final = DEVICES_AT + DEVICES * DEVICE_WORDS
@@ -144,6 +159,10 @@ def device_words(device: int) -> int:
 
 def device_bucket_of(seconds: float) -> int:
     return bisect_left(DEVICE_READ_BUCKETS, seconds)
+
+
+def buffer_bucket_of(seconds: float) -> int:
+    return bisect_left(BUFFER_BUCKETS, seconds)
 
 
 def bucket_of(seconds: float) -> int:

@@ -11,6 +11,8 @@
 | worker → keeper | Leave | nobody here reads along any more |
 | worker → keeper | Touched | slots that were read, for the eviction policy |
 | worker → keeper | Watched | what viewers got, by the folder of the rendition, where demand is shipped |
+| worker → keeper | Bring | a player says that it asks for this next: have it here |
+| worker → keeper | Sessions | numbers of the sessions that asked for something in the last second |
 | worker → keeper | Lost | an extent's file is not what the index says |
 | worker → keeper | Stalled | a device did not answer a read in time |
 
@@ -125,6 +127,17 @@ class Watched(msgspec.Struct, tag="watched", array_like=True):
     """Each with its counts since the last packet, in the places of oca.report.demand."""
 
 
+class Bring(msgspec.Struct, tag="bring", array_like=True):
+    path: str
+    start: int
+    """First byte that will be wanted."""
+
+
+class Sessions(msgspec.Struct, tag="sessions", array_like=True):
+    numbers: list[int]
+    """Hashed with the day's salt (oca.store.board)."""
+
+
 class Lost(msgspec.Struct, tag="lost", array_like=True):
     """An extent's file on `device` is gone, short, unreadable or rotten."""
 
@@ -143,7 +156,7 @@ class Stalled(msgspec.Struct, tag="stalled", array_like=True):
     seconds: float
 
 
-FromWorker = Hello | Open | Want | Leave | Touched | Watched | Lost | Stalled
+FromWorker = Hello | Open | Want | Leave | Touched | Watched | Bring | Sessions | Lost | Stalled
 FromKeeper = Opened | OpenRefused | Arriving | Progress | Landed | Failed
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -125,6 +125,15 @@ class Http(Struct, frozen=True, forbid_unknown_fields=True):
     """From SIGTERM to the end of the last response. systemd sends SIGKILL at TimeoutStopSec=90."""
 
 
+class Viewers(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is done with what players say of themselves (CMCD, CTA-5004)."""
+
+    pace: bool = True
+    """Answers go out no faster than the player wants (rtp), or twice as fast as it measured (mtp)."""
+    prefetch: bool = True
+    """What a player says that it asks for next (nor, nrr) is brought if what it asks for now was not here."""
+
+
 class CorsRules(Struct, frozen=True, forbid_unknown_fields=True):
     allow_origins: tuple[str, ...] = ("*",)
     """Pages that may read films: "*" or a list of origins such as "https://play.example"."""
@@ -280,6 +289,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     parents: tuple[Parent, ...] = ()
     http: Http = Http()
     access: Access = Access()
+    viewers: Viewers = Viewers()
     cors: CorsRules = CorsRules()
     fetch: Fetch = Fetch()
     breaker: Breaker = Breaker()

@@ -38,7 +38,8 @@ class Served(StrEnum):
 #: Name and type in Arrow's words (Parquet keeps milliseconds where Arrow says seconds). Numbers are never null; what no
 #: player told is null. Bytes count by where they came from: hits' from tiers, misses' from the memory of flights; so
 #: `bytes` is the sum of its four parts. A request counts once, as its answer began, and only if it got content. What
-#: has no name (no film, or too many renditions in an hour) stands under folder "" and title "".
+#: has no name (no film, or too many renditions in an hour) stands under folder "" and title "". What players tell
+#: stands in a folder's first row, whatever its outcome.
 COLUMNS: Final = (
     ("schema", "int32"),
     ("hour", "timestamp[ms, tz=UTC]"),
@@ -55,6 +56,8 @@ COLUMNS: Final = (
     ("sessions", "int64"),  # plays begun: the first byte of its init segment, or of its one large file, was asked for
     ("first_byte_ms", "float64"),  # the mean that players measured (CMCD), or null
     ("stalls", "int64"),  # that players told (CMCD), or null
+    ("played_ms", "int64"),  # of pictures that players asked for and told the duration of (CMCD), or null
+    ("played_kilobits", "int64"),  # of these, where the bitrate was told too, or null
 )
 
 

@@ -22,7 +22,7 @@ _STRONG_TAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 NEGATIVE: Final = frozenset({403, 404, 410})
 # Said of every request alike: credentials are wrong, the source is slow or has enough of us.
 _UNWELL: Final = frozenset({401, 407, 408, 425, 429})
-_KEPT: Final = ("content-type", "content-language", "content-disposition", "expires")
+_KEPT: Final = ("content-type", "content-language", "content-disposition", "expires", "cmsd-static")
 
 
 class Version(msgspec.Struct, frozen=True):

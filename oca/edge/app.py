@@ -21,6 +21,7 @@ from oca.edge.lookup import Lookup
 from oca.edge.pages import Pages
 from oca.edge.pools import Pools
 from oca.edge.tally import Tally
+from oca.edge.viewing import Viewing
 from oca.edge.watched import Audience, unwatched
 from oca.edge.worker import Worker
 from oca.settings import Settings
@@ -72,7 +73,16 @@ async def run_worker(
 
         gate = Gate(settings, tally)
         gate.look()
-    worker = Worker(settings, board, lookup, courier, pools, pages, tally, gate)
+    viewing = Viewing(
+        settings.viewers,
+        settings.appliance.id.encode(),
+        int(settings.http.min_send_rate),
+        board,
+        lookup,
+        courier,
+        tally,
+    )
+    worker = Worker(settings, board, lookup, courier, pools, pages, tally, viewing, gate)
     listener.setblocking(False)
     leaving = asyncio.Event()
 
@@ -111,6 +121,7 @@ async def run_worker(
         if ticks % _HOUSEKEEPING_TICKS == 0:
             courier.report_touched()
             courier.report_watched(audience)
+            courier.report_sessions(viewing.take_sessions())
             lookup.close_stale()
             if gate is not None:
                 gate.look()

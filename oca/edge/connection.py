@@ -37,6 +37,7 @@ from oca.edge.lookup import Held
 from oca.edge.pools import Answer, Job
 from oca.edge.worker import SMALL_BYTES, Worker
 from oca.http import conditions
+from oca.http.cmcd import Said, cmcd_of
 from oca.http.ranges import Span, first_wanted, single_span
 from oca.http.refusal import Refused
 from oca.http.replies import date_line, preflight, refusal
@@ -80,6 +81,7 @@ class Connection:
         "_cookie",
         "_copy",
         "_denied",
+        "_dynamic",
         "_end_seen",
         "_first_byte_due",
         "_has_reader",
@@ -91,12 +93,14 @@ class Connection:
         "_mark_sent",
         "_number",
         "_outcome",
+        "_paced_bps",
         "_persists",
         "_pos",
         "_reopens",
         "_request",
         "_request_at",
         "_rest",
+        "_said",
         "_sent",
         "_sock",
         "_state",
@@ -130,6 +134,12 @@ class Connection:
         self._request: Request | None = None
         self._request_at = 0.0
         self._persists = True
+        self._said: Said | None = None
+        """What the player said of itself with the request."""
+        self._dynamic = b""
+        """The header line that it is told in return."""
+        self._paced_bps = 0
+        """How fast the kernel sends at most; 0: as fast as it can."""
         self._cookie = b""
         """The header lines that renew the viewer's token."""
         self._held: Held | None = None
@@ -265,7 +275,13 @@ class Connection:
         if fields.cdn_loop is not None and worker.is_loop(fields.cdn_loop):
             # Of a known object as well: its blocks may be on their way here through the one who asks.
             raise Refused(HTTPStatus.LOOP_DETECTED, "this request has been here before (CDN-Loop)", closes=False)
-        raw_path = target if b"?" not in target and target.startswith(b"/") else path_and_query(target)[0]
+        query = b""
+        if b"?" not in target and target.startswith(b"/"):
+            raw_path = target
+        else:
+            raw_path, query = path_and_query(target)
+        if query or fields.cmcd is not None or self._said is not None or self._paced_bps:
+            self._listen(query, fields.cmcd)
         if worker.gate is not None:
             raw_path, self._cookie = worker.gate.admit(request, self._sock)
         if fields.is_only_if_cached:
@@ -286,6 +302,8 @@ class Connection:
             if held is None:
                 self._open(path)
                 return
+        if self._said is not None:
+            worker.viewing.heard(self._said, held)
         now = time.time()
         if now < held.fresh_until:
             if request.method == b"GET" and not self._cookie:
@@ -304,6 +322,14 @@ class Connection:
             self._decide(held, Outcome.STALE, ttl, now)
         else:
             self._open(held.record.path)
+
+    def _listen(self, query: bytes, headers: bytes | None) -> None:
+        """Hear what the player says of itself with this request, and set the pace of the answer by it."""
+        viewing = self._worker.viewing
+        assert self._request is not None
+        said = self._said = cmcd_of(query, headers) if self._request.method == b"GET" else None
+        self._dynamic = b"" if said is None else viewing.line(self._sock)
+        self._paced_bps = viewing.pace(self._sock, said, self._paced_bps)
 
     def _answer_options(self, target: bytes) -> None:
         if target != b"*":
@@ -338,6 +364,8 @@ class Connection:
             self._answer_negative(record.status, source)
             return
         held = self._worker.lookup.from_keeper(answer.key, record)
+        if self._said is not None:
+            self._worker.viewing.heard(self._said, held)
         stored = b"; stored" if record.storable else b""
         try:
             match answer.outcome:
@@ -425,6 +453,8 @@ class Connection:
                     raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _NOT_HELD, closes=False)
                 outcome = Outcome.MISS
                 cache_status = b"; fwd=partial; stored"
+        if outcome is Outcome.MISS and self._said is not None and self._said.next_object:
+            self._worker.viewing.bring_next(self._said, record.path)
         self._outcome = outcome
         self._held = held
         age = b"Age: %d\r\n" % record.age(now)
@@ -453,6 +483,7 @@ class Connection:
             lines += b"Connection: close\r\n"
         elif request is not None and request.fields.keeps_alive:
             lines += b"Connection: keep-alive\r\n"
+        lines += self._dynamic
         origin = None if request is None else request.fields.origin
         return date_line(int(time.time())) + worker.heads.cors_lines(origin) + lines + b"\r\n"
 
@@ -487,10 +518,11 @@ class Connection:
         count = min(stop - start, _CHUNK_BYTES, BLOCK_BYTES - start % BLOCK_BYTES)
         assert self._request is not None
         heads = held.heads
-        head = b"%bAge: %d\r\n%b%b" % (
+        head = b"%bAge: %d\r\n%b%b%b" % (
             heads.whole() if status == 200 else heads.single_part((start, stop)),
             held.record.age(now),
             b"Connection: keep-alive\r\n" if self._request.fields.keeps_alive else b"",
+            self._dynamic,
             worker.hit_tail(int(now)),
         )
         if stop - start == count <= SMALL_BYTES:

@@ -23,6 +23,8 @@ from oca.edge.watched import Audience
 log = logging.getLogger(__name__)
 
 _RECONNECT: Final = 0.05
+_SESSIONS: Final = 10_000
+"""In one packet: 90 KB."""
 _WATCHED_ROWS: Final = 256
 """In one packet: 80 KB with the longest of names."""
 
@@ -164,6 +166,14 @@ class Courier:
         """Tell what was sent since the last time. While the keeper is away it goes on being added up."""
         while self._channel is not None and (told := audience.take(_WATCHED_ROWS)):
             self._send(ipc.Watched(told))
+
+    def report_sessions(self, numbers: list[int]) -> None:
+        for at in range(0, len(numbers), _SESSIONS):
+            self._send(ipc.Sessions(numbers[at : at + _SESSIONS]))
+
+    def bring(self, path: str, start: int) -> None:
+        """Have what is asked for next brought; nobody waits for it."""
+        self._send(ipc.Bring(path, start))
 
     def lost(self, damaged: Damaged) -> None:
         """Tell the keeper, once."""

@@ -14,9 +14,12 @@ from oca.report.demand import (
     HIT_BYTES_AT,
     HIT_REQUESTS,
     HIT_SESSIONS,
+    KILOBITS,
     MISS_BYTES,
     MISS_REQUESTS,
     MISS_SESSIONS,
+    PLAYED_MS,
+    STALLS,
     counted_folder,
 )
 
@@ -68,6 +71,14 @@ class Watched:
         """Bytes went out from the memory of a flight."""
         self._note()
         self.counts[MISS_BYTES] += count
+
+    def told(self, stalls: int, played_ms: int, kilobits: int) -> None:
+        """What the player said of itself."""
+        self._note()
+        counts = self.counts
+        counts[STALLS] += stalls
+        counts[PLAYED_MS] += played_ms
+        counts[KILOBITS] += kilobits
 
     def _note(self) -> None:
         if not self.is_untold:

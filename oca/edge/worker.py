@@ -11,6 +11,7 @@ from oca.edge.lookup import Lookup
 from oca.edge.pages import Pages
 from oca.edge.pools import Pools
 from oca.edge.tally import Tally
+from oca.edge.viewing import Viewing
 from oca.http.replies import CommonHeads, Cors, date_line
 from oca.settings import Settings
 from oca.store.board import Board
@@ -35,6 +36,7 @@ class Worker:
         pools: Pools,
         pages: Pages,
         tally: Tally,
+        viewing: Viewing,
         gate: Gate | None = None,
     ) -> None:
         self.http = settings.http
@@ -46,6 +48,7 @@ class Worker:
         self.pools = pools
         self.pages = pages
         self.tally = tally
+        self.viewing = viewing
         self.gate = gate
         """None: everybody is let in."""
         self.connections: set[Connection] = set()

@@ -20,7 +20,8 @@ _IN_304: Final = frozenset({"cache-control", "content-location", "expires", "var
 """What RFC 9110 section 15.4.5 wants in a 304 besides Date and the validators."""
 
 EXPOSED: Final = (
-    "Accept-Ranges, Age, Cache-Control, Cache-Status, Content-Length, Content-Range, Date, ETag, Last-Modified"
+    "Accept-Ranges, Age, Cache-Control, Cache-Status, CMSD-Dynamic, CMSD-Static, Content-Length, Content-Range, Date, "
+    "ETag, Last-Modified"
 )
 
 

@@ -47,6 +47,8 @@ class Fields(msgspec.Struct, frozen=True, gc=False):
     origin: bytes | None = None
     cdn_loop: bytes | None = None
     cookie: bytes | None = None
+    cmcd: bytes | None = None
+    """The values of CMCD-Request, CMCD-Object, CMCD-Status and CMCD-Session, joined by commas."""
     has_body: bool = False
     """A body follows or is announced: its bytes are never read, so the connection ends with this response."""
     closes: bool = False
@@ -75,6 +77,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 _memo: dict[bytes, Fields] = {}
 # As every client writes it. Cut out before the block is looked up: ranges differ with every request, the rest does not.
 _LINE_WITH_R: Final = (b"\r\nR", b"\r\nr")
+# Cut out as well: what players say of themselves changes with every request.
+_CMCD_LINE: Final = re.compile(
+    rb"\r\nCMCD-(?:Request|Object|Status|Session):[ \t]*([\t\x20-\x7e]*)(?=\r\n)", re.IGNORECASE
+)
 _SINGLE_RANGE: Final = re.compile(rb"ange: (bytes=[0-9]{1,18}-[0-9]{0,18})\r\n")
 
 
@@ -96,8 +102,11 @@ def parse_head(head: bytes, max_fields: int) -> Request:
     if at >= 0 and head[at - 3 : at] in _LINE_WITH_R:
         ranged = _SINGLE_RANGE.match(head, at)
     block = head[begin:] if ranged is None else head[begin : at - 1] + head[ranged.end() :]
+    said = None
+    if b"CMCD-" in block or b"cmcd-" in block:
+        block, said = _without_cmcd(block)
     fields = _memo.get(block)
-    others = max_fields - (ranged is not None)
+    others = max_fields - (ranged is not None) - (0 if said is None else len(said))
     if fields is None or fields.lines > others:
         fields = _parse_fields(block, others)
         if len(block) <= MEMO_BLOCK_BYTES:
@@ -114,6 +123,8 @@ def parse_head(head: bytes, max_fields: int) -> Request:
             is_only_ranged=not fields.is_conditional,
             lines=fields.lines + 1,
         )
+    if said:
+        fields = msgspec.structs.replace(fields, cmcd=b",".join(said), lines=fields.lines + len(said))
     persists = not fields.closes and not fields.has_body
     if minor == b"0":
         if fields.is_chunked:
@@ -125,6 +136,13 @@ def parse_head(head: bytes, max_fields: int) -> Request:
     if method not in _METHODS:
         raise _method_fault(method)
     return Request(method, target, fields, persists)
+
+
+def _without_cmcd(block: bytes) -> tuple[bytes, list[bytes]]:
+    """The field lines without those of CMCD, and the values of these."""
+    # The first line has no end of line before it.
+    lines = b"\r\n" + block
+    return _CMCD_LINE.sub(b"", lines)[2:], _CMCD_LINE.findall(lines)
 
 
 def _request_line_fault(head: bytes) -> Refused:

@@ -36,6 +36,8 @@ from oca.keeper.sources import build_sources, new_session
 from oca.keeper.spool import Spool
 from oca.keeper.stock import StockReport
 from oca.keeper.stocktaker import Stocktaker
+from oca.keeper.viewer_metrics import ViewerMetrics
+from oca.keeper.viewers import Viewers
 from oca.settings import Settings, Steering, keys_file
 from oca.store.board import Board, CounterMemory, DrainCause
 from oca.store.index import Index
@@ -100,7 +102,9 @@ async def run_keeper(
             demand = Demand(settings.demand, settings.appliance.id, spool, stock.message)
             await demand.open()
             spawner.spawn(demand.run(), "ship demand")
-        desk = Desk(desk_socket, library, shelves, counters, spawner, demand)
+        viewers = Viewers(board)
+        spawner.spawn(viewers.run(), "change the salt")
+        desk = Desk(desk_socket, library, shelves, counters, spawner, viewers, demand)
         pace = Pace(float(settings.store.move_rate), time.monotonic)
         turns = Turns(counters_fd)
         depth = partial(depth_of, settings.store)
@@ -119,6 +123,7 @@ async def run_keeper(
                 log.info("%d files that no record names are removed", removed)
 
         exporter.registry.register(ScrubMetrics(scrubber, shelves))
+        exporter.registry.register(ViewerMetrics(viewers, counters))
         if demand is not None:
             exporter.registry.register(DemandMetrics(demand))
         readiness = Readiness(settings.listen.workers, board, desk)
@@ -131,7 +136,18 @@ async def run_keeper(
             routes = Routes(settings.routes, settings.appliance.id)
             spawner.spawn(routes.run(), "hear routes")
             reporter = Reporter(
-                settings, steering, boot, board, readiness, counters, shelves, rack, stocktaker, to_steering, routes
+                settings,
+                steering,
+                boot,
+                board,
+                readiness,
+                counters,
+                shelves,
+                rack,
+                stocktaker,
+                to_steering,
+                routes,
+                lambda: viewers.count,
             )
             exporter.registry.register(ReportMetrics(reporter, stocktaker))
             spawner.spawn(reporter.run(), "report to steering")

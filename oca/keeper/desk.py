@@ -13,16 +13,20 @@ import msgspec
 
 from oca import ipc
 from oca.cache.health import Fault, Signal
+from oca.cache.keys import BLOCK_BYTES
 from oca.counters import DEVICE_BUCKETS_OFFSET, DEVICE_WORDS, DEVICES, DEVICES_AT, ROWS, WORDS, DeviceCount
 from oca.errors import NoSourceAnswered
 from oca.keeper.demand import Demand
 from oca.keeper.flights import Flight, Stage
 from oca.keeper.library import Library, Spawner
+from oca.keeper.viewers import Viewers
 from oca.store.board import CounterMemory
 from oca.store.shelves import Shelves
 
 log = logging.getLogger(__name__)
 
+_MOST_BROUGHT: Final = 64
+"""Objects that are brought ahead of time at once, for one worker; more are left to who asks for them."""
 _UNUSED: Final = bytes(8 * DEVICES_AT)
 
 
@@ -84,12 +88,14 @@ class Desk:
         shelves: Shelves,
         counters: Counters,
         spawner: Spawner,
+        viewers: Viewers,
         demand: Demand | None = None,
     ) -> None:
         self.library = library
         self.shelves = shelves
         self.counters = counters
         self.spawner = spawner
+        self.viewers = viewers
         self.demand = demand
         """None: demand is not shipped."""
         self._sock = sock
@@ -150,6 +156,7 @@ class Clerk:
         self.worker = -1
         self.pid = 0
         self.place = 0
+        self._bringing = 0
         self.seats: dict[int, Seat] = {}
         """What this worker reads along with, by its own numbers."""
 
@@ -181,6 +188,12 @@ class Clerk:
             case ipc.Watched(folders):
                 if self._desk.demand is not None:
                     self._desk.demand.heard(folders)
+            case ipc.Sessions(numbers):
+                self._desk.viewers.heard(numbers)
+            case ipc.Bring(path, start):
+                if self._bringing < _MOST_BROUGHT:
+                    self._bringing += 1
+                    self._desk.spawner.spawn(self._bring(path, start), f"bring {path}")
             case ipc.Lost(extent, slot, reason, device, fault):
                 self._desk.library.lose(extent, slot, reason, device, _fault(fault))
             case ipc.Stalled(device, seconds):
@@ -208,6 +221,19 @@ class Clerk:
             return
         if not asked.background:
             self.channel.send(ipc.Opened(asked.request, answer.key, answer.record, answer.outcome, answer.fwd_status))
+
+    async def _bring(self, path: str, start: int) -> None:
+        """Have a block here before it is asked for. Whoever asks then meets a flight, or what was kept."""
+        try:
+            answer = await self._desk.library.open(path, start)
+            record = answer.record
+            if record.status == 200 and record.storable and start < record.size:
+                block = start // BLOCK_BYTES
+                self._desk.library.want(ipc.Want(0, answer.key, path, record.generation, block, block))
+        except NoSourceAnswered as error:
+            log.debug("%s is not brought ahead of time: %s", path, error)
+        finally:
+            self._bringing -= 1
 
     def _want(self, want: ipc.Want) -> None:
         flight = self._desk.library.want(want)

@@ -27,7 +27,7 @@ from oca.keeper.gauges import Gauge, Gauges
 from oca.keeper.readiness import Readiness
 from oca.keeper.routes import Routes
 from oca.keeper.stocktaker import Stocktaker
-from oca.report.rates import HitRatio
+from oca.report.rates import HitRatio, fair_share
 from oca.report.replicas import Outcome, Replica, drains
 from oca.settings import Settings, Steering
 from oca.store.board import Board, DrainCause
@@ -93,7 +93,9 @@ class Reporter:
         stocktaker: Stocktaker,
         session: aiohttp.ClientSession,
         routes: Routes | None = None,
+        viewers: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`viewers`: how many sessions are known to watch."""
         self._settings = settings
         self._steering = steering
         self._interval = float(steering.interval)
@@ -106,6 +108,7 @@ class Reporter:
         self._stocktaker = stocktaker
         self._session = session
         self._routes = routes
+        self._viewers = viewers
         self._gauges = Gauges(steering)
         self._hit_ratio = HitRatio()
         self._sequence = itertools.count(1)
@@ -137,7 +140,9 @@ class Reporter:
             await self._gauges.read(_FIRST_READING)
             await asyncio.sleep(_BASELINE)
             while True:
-                self._heartbeat = self._made(await self._gauges.read())
+                gauge = await self._gauges.read()
+                self._board.suggest(fair_share(gauge.link_bps, gauge.egress_bps, self._viewers()))
+                self._heartbeat = self._made(gauge)
                 for fresh in self._fresh:
                     fresh.set()
                 await asyncio.sleep(self._interval)

@@ -31,7 +31,12 @@ HIT_BYTES_AT: Final = 2
 MISS_REQUESTS: Final = HIT_BYTES_AT + len(TIERS)
 MISS_SESSIONS: Final = MISS_REQUESTS + 1
 MISS_BYTES: Final = MISS_REQUESTS + 2
-COUNTS: Final = MISS_REQUESTS + 3
+STALLS: Final = MISS_REQUESTS + 3
+PLAYED_MS: Final = MISS_REQUESTS + 4
+KILOBITS: Final = MISS_REQUESTS + 5
+"""Of what was played of a known bitrate."""
+COUNTS: Final = MISS_REQUESTS + 6
+"""At the end: what players say of themselves (CMCD). An earlier version's counts end before it."""
 
 HOUR: Final = 3600
 MOST_FOLDERS: Final = 200_000
@@ -48,6 +53,7 @@ _LONGEST_PAUSE: Final = 1800.0
 
 Counts = Sequence[int]
 _UNNAMED: Final = ""
+_TOLD: Final = ("stalls", "played_ms", "played_kilobits")
 _INIT: Final = re.compile(r"init(?![a-z])")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -218,6 +224,8 @@ def table_of(appliance: str, hour: int, folders: Mapping[str, Counts]) -> dict[s
         # A flight is memory, as it is in oca_egress_bytes_total.
         missed = counts[MISS_BYTES]
         miss = (counts[MISS_REQUESTS], counts[MISS_SESSIONS], missed, (0, 0, 0, missed))
+        # A player speaks of what was before this request: not of a hit or a miss. It stands in the folder's first row.
+        told = [*counts[STALLS:], 0, 0, 0][:3] if any(counts[STALLS:]) else [None, None, None]
         for outcome, (requests, sessions, sent, by_tier) in ((Served.HIT, hit), (Served.MISS, miss)):
             if not (requests or sent):
                 continue
@@ -232,9 +240,12 @@ def table_of(appliance: str, hour: int, folders: Mapping[str, Counts]) -> dict[s
                 "bytes": sent,
                 "sessions": sessions,
                 "first_byte_ms": None,
-                "stalls": None,
+                "stalls": told[0],
+                "played_ms": told[1],
+                "played_kilobits": told[2],
                 **{f"bytes_{tier}": count for tier, count in zip(TIERS, by_tier, strict=True)},
             }
+            told = [None, None, None]
             for name, column in columns.items():
                 column.append(row[name])
     return columns
@@ -254,6 +265,9 @@ def folders_of(table: Mapping[str, Sequence[Any]]) -> dict[str, list[int]]:
             counts[MISS_REQUESTS] += table["requests"][at]
             counts[MISS_SESSIONS] += table["sessions"][at]
             counts[MISS_BYTES] += table["bytes"][at]
+        for place, name in enumerate(_TOLD):
+            # What an earlier version wrote has no such columns.
+            counts[STALLS + place] += (table[name][at] if name in table else None) or 0
     return folders
 
 

@@ -7,9 +7,20 @@ from collections.abc import Mapping
 from typing import Final
 
 _HALF: Final = 2**31
+_FULL: Final = 0.9
+"""Of a link, from which on players are asked to play less."""
 _HIT_WINDOW: Final = 300.0
 _LEAST_SERVED: Final = 64 * 1024 * 1024
 """Bytes within the window, below which a hit ratio would tell of single viewers."""
+
+
+def fair_share(link_bps: int, egress_bps: int, viewers: int) -> int:
+    """What each viewer should play at most while the link is nearly full: its equal part of what may be used of it. 0
+    if there is room, or nobody is known to watch.
+    """
+    if not viewers or not link_bps or egress_bps < _FULL * link_bps:
+        return 0
+    return int(_FULL * link_bps / viewers)
 
 
 class Egress:

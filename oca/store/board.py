@@ -24,6 +24,9 @@ BOARD_BYTES: Final = (_FLAGS + _STAMPS) * _WORD
 
 _DRAINING: Final = 0
 _DEVICES: Final = 1
+_MOST_BPS: Final = 2
+_SALT: Final = 3
+_SALT_WORDS: Final = 2
 
 
 class DrainCause(IntEnum):
@@ -79,6 +82,24 @@ class Board:
 
     def raise_devices_version(self) -> None:
         self._flags[_DEVICES] += 1
+
+    @property
+    def most_bps(self) -> int:
+        """What players should play at most, as the link has no more for each; 0: there is no such bound."""
+        return self._flags[_MOST_BPS]
+
+    def suggest(self, bps: int) -> None:
+        self._flags[_MOST_BPS] = bps
+
+    @property
+    def salt(self) -> bytes:
+        """16 bytes that change every day and are kept nowhere: names hashed with it can't be told by tomorrow."""
+        return self._flags[_SALT : _SALT + _SALT_WORDS].tobytes()
+
+    def strew(self, salt: bytes) -> None:
+        """Set the salt, 16 bytes."""
+        for word in range(_SALT_WORDS):
+            self._flags[_SALT + word] = int.from_bytes(salt[8 * word : 8 * word + 8], "little")
 
 
 class CounterMemory:

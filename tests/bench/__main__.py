@@ -11,19 +11,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import access, cold, hits, machine, memory, restart
+from tests.bench import access, cmcd, cold, hits, machine, memory, restart
 from tests.bench.appliance import REPOSITORY
 from tests.bench.films import MIB, SHAPES
 from tests.bench.load import BARE, REALISTIC
 from tests.bench.million import write_state
 
-_PARTS = ("hits", "access", "cold", "memory", "restart")
+_PARTS = ("hits", "access", "cmcd", "cold", "memory", "restart")
 _OURS = "appliance"
 
 _EPILOG = """
 parts (all if none is named):
   hits     CPU per response of warm objects, against nginx static and nginx proxy_cache; needs wrk
   access   CPU of signed access: of the gate alone, and of a response with and without it; needs wrk
+  cmcd     CPU of a response to a player that says how it is, and to one that does not; needs wrk
   cold     first byte of a cold object, through the appliance against directly from the origin
   memory   RSS, PSS and anonymous memory of each process; RAM per index record
   restart  from exec of `oca serve` to the first hit, with many records
@@ -95,6 +96,12 @@ def _measure(folder: Path, cores: machine.Cores, given: argparse.Namespace, part
         results["access"] = access.measure(_new(folder, "access"), cores, plan)
         print(access.told(results["access"]))
         shutil.rmtree(folder / "access")
+    if "cmcd" in parts:
+        _title(f"CPU of hearing players: {given.connections} connections, {given.rounds} rounds in turns, medians")
+        plan = access.Plan(given.rounds, given.seconds, given.connections)
+        results["cmcd"] = cmcd.measure(_new(folder, "cmcd"), cores, plan)
+        print(cmcd.told(results["cmcd"]))
+        shutil.rmtree(folder / "cmcd")
     if "cold" in parts:
         _title(f"First byte of {given.objects} cold objects of 1 MiB; target <= 1.2 x direct + 5 ms")
         results["cold"] = cold.measure(
@@ -135,7 +142,7 @@ def _arguments() -> argparse.Namespace:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help="hits, access, cold, memory, restart")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="hits, access, cmcd, cold, memory, restart")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict")
     parser.add_argument("--rounds", type=int, help="of each server and size (7; quick 2)")
     parser.add_argument("--seconds", type=int, help="of one round, whole ones (1)")

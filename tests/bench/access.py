@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from oca.http.request import parse_head
 from oca.settings import parse_settings
 from oca.store.board import new_memory
 from tests.bench import nginx
-from tests.bench.appliance import appliance
+from tests.bench.appliance import Appliance, appliance
 from tests.bench.films import KIB, Films, Shape
 from tests.bench.load import REALISTIC, Load
 from tests.bench.machine import BenchError, Cores, cpu_seconds
@@ -28,7 +28,7 @@ from wire.token import Algorithm, SigningKey, key_set, open_token
 _VIEWERS = 64
 """Tokens in turns: nobody's is the one that was looked at last."""
 _SEGMENT = "/titles/big-film/video-720p.abc/seg_00012.m4s"
-_LOADED = Shape("16 KiB", 16 * KIB)
+LOADED = Shape("16 KiB", 16 * KIB)
 _REMEMBERED = 20_000
 _VERIFIED = 500
 
@@ -72,16 +72,16 @@ def told(results: dict) -> str:
     )
     plain = results["responses"]["no token needed"]
     responses = table(
-        (f"a warm response of {_LOADED.name}", "", "CPU-us", "spread", "/ no token needed"),
+        (f"a warm response of {LOADED.name}", "", "CPU-us", "spread", "/ no token needed"),
         [
-            (name, "", f"{median(rounds):.1f}", spread(rounds, 1), f"{_ratio(rounds, plain):.2f}")
+            (name, "", f"{median(rounds):.1f}", spread(rounds, 1), f"{ratio(rounds, plain):.2f}")
             for name, rounds in results["responses"].items()
         ],
     )
     return f"{gate}\n\n{responses}"
 
 
-def _ratio(rounds: list[float], plain: list[float]) -> float:
+def ratio(rounds: list[float], plain: list[float]) -> float:
     return median([one / other for one, other in zip(rounds, plain, strict=True)])
 
 
@@ -147,13 +147,29 @@ def _cpu(way: Callable[[int], object], count: int) -> float:
     return (time.process_time() - began) / count * 1e6
 
 
+def cpu_of(ways: Mapping[str, tuple[Appliance, Load, Films]], shape: Shape, plan: Plan) -> dict[str, list[float]]:
+    """CPU-microseconds of all processes for a response, for each way of asking, in turns. Raises `BenchError`."""
+    results: dict[str, list[float]] = {name: [] for name in ways}
+    for running, way, asked in ways.values():
+        way.run(running.port, asked, shape, 1, seed=0)
+    for number in range(plan.rounds):
+        for name, (running, way, asked) in ways.items():
+            family = running.processes()
+            before = sum(cpu_seconds(pid) for pid in family)
+            done = way.run(running.port, asked, shape, plan.seconds, seed=number + 1)
+            if running.processes() != family:
+                raise BenchError(f"{name}: a process ended under load\n{running.process.told()}")
+            results[name].append((sum(cpu_seconds(pid) for pid in family) - before) / done.requests * 1e6)
+    return results
+
+
 # --- Whole responses --------------------------------------------------------------------------------------------------
 
 
 def _responses(folder: Path, key: SigningKey, cores: Cores, plan: Plan) -> dict[str, list[float]]:
     """CPU-microseconds of all processes for a response, by where the token is."""
     root = folder / "source"
-    films = Films(root, _LOADED.size, _VIEWERS)
+    films = Films(root, LOADED.size, _VIEWERS)
     tokens = [token_for("/films", key, sub=path) for path in films.paths]
     shared = token_for("/films", key)
     cookie = f"Cookie: URISigningPackage={shared}"
@@ -178,15 +194,4 @@ def _responses(folder: Path, key: SigningKey, cores: Cores, plan: Plan) -> dict[
             "token before the path": (guarded, load, in_path),
             "token in a cookie": (guarded, with_cookie, films),
         }
-        results: dict[str, list[float]] = {name: [] for name in ways}
-        for running, way, asked in ways.values():
-            way.run(running.port, asked, _LOADED, 1, seed=0)
-        for number in range(plan.rounds):
-            for name, (running, way, asked) in ways.items():
-                family = running.processes()
-                before = sum(cpu_seconds(pid) for pid in family)
-                done = way.run(running.port, asked, _LOADED, plan.seconds, seed=number + 1)
-                if running.processes() != family:
-                    raise BenchError(f"{name}: a process ended under load\n{running.process.told()}")
-                results[name].append((sum(cpu_seconds(pid) for pid in family) - before) / done.requests * 1e6)
-    return results
+        return cpu_of(ways, LOADED, plan)

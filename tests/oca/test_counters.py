@@ -9,6 +9,8 @@ import pytest
 
 import oca
 from oca.counters import (
+    BUFFER_AT,
+    BUFFER_BUCKETS,
     CLASSES,
     COUNTERS_BYTES,
     DEVICE_BUCKETS_OFFSET,
@@ -28,6 +30,7 @@ from oca.counters import (
     Outcome,
     Place,
     bucket_of,
+    buffer_bucket_of,
     device_bucket_of,
     device_words,
     first_byte_words,
@@ -46,6 +49,7 @@ def test_no_two_counters_share_a_word_and_none_lies_outside():
     words += [request_word(outcome, 100 * (2 + number)) for outcome in OUTCOMES for number in range(len(CLASSES))]
     words += [first_byte_words(outcome) + at for outcome in OUTCOMES for at in range(SUM_OFFSET + 1)]
     words += [REFUSALS_AT + place for place in range(len(REFUSALS))]
+    words += [BUFFER_AT + buffer_bucket_of(seconds) for seconds in (*BUFFER_BUCKETS, float("inf"))]
     words += [device_words(device) + int(count) for device in range(DEVICES) for count in DeviceCount]
     words += [
         device_words(device) + DEVICE_BUCKETS_OFFSET + device_bucket_of(seconds)

@@ -64,6 +64,8 @@ PACKETS = [
     ipc.Leave(7),
     ipc.Touched([0, 1, 2**32 - 1]),
     ipc.Watched([("/titles/\u6620\u753b/720p", [1, 0, 2**62, 0, 0, 0, 0, 0, 0]), ("", [1])]),
+    ipc.Bring("/titles/\u6620\u753b/720p/seg-2.m4s", 2**40),
+    ipc.Sessions([0, 2**64 - 1]),
     ipc.Lost(b"e" * 28, 9, "gone"),
     ipc.Lost(b"e" * 28, 9, "does not have its sum", 3, "rotten"),
     ipc.Stalled(3, 5.25),

@@ -17,10 +17,11 @@ from oca.edge.courier import Courier
 from oca.edge.lookup import Lookup
 from oca.edge.pages import Pages
 from oca.edge.pools import Pools
+from oca.edge.viewing import Viewing
 from oca.edge.watched import Audience
 from oca.edge.worker import Worker
 from oca.report.demand import HIT_BYTES_AT, HIT_REQUESTS, HIT_SESSIONS, MISS_BYTES, MISS_REQUESTS, MISS_SESSIONS
-from oca.settings import Store, parse_settings
+from oca.settings import Store, Viewers, parse_settings
 from oca.store.device import DeviceFolder
 from oca.store.index import AddBlock, IndexReader, PutObject
 from oca.turns import Turns
@@ -154,7 +155,8 @@ async def box(keeper, tmp_path, scribe, board, content):
     pages = Pages()
     audience = Audience()
     lookup = Lookup(reader, board, audience.of)
-    worker = Worker(parse_settings(SETTINGS, ""), board, lookup, courier, pools, pages, bay.tally)
+    viewing = Viewing(Viewers(), b"lisbon-1", 16_384, board, lookup, courier, bay.tally)
+    worker = Worker(parse_settings(SETTINGS, ""), board, lookup, courier, pools, pages, bay.tally, viewing)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)

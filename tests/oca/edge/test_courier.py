@@ -241,8 +241,20 @@ async def test_what_was_watched_is_told_once_and_by_folder(keeper, courier):
     told = await keeper.hears(ipc.Watched, 3)
     folders = [row for packet in told for row in packet.folders]
     assert len(folders) == 600
-    assert dict(folders)["/titles/7/720p"] == [1, 1, 10, 0, 0, 0, 0, 0, 3]
-    assert dict(folders)["/titles/8/720p"] == [1, 1, 10, 0, 0, 0, 0, 0, 0]
+    assert dict(folders)["/titles/7/720p"] == [1, 1, 10, 0, 0, 0, 0, 0, 3, 0, 0, 0]
+    assert dict(folders)["/titles/8/720p"] == [1, 1, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+async def test_sessions_are_told_in_packets_that_fit(keeper, courier):
+    courier.report_sessions([2**64 - 1 - number for number in range(25_000)])
+    courier.report_sessions([])
+    told = await keeper.hears(ipc.Sessions, 3)
+    assert [len(packet.numbers) for packet in told] == [10_000, 10_000, 5_000]
+
+
+async def test_what_is_asked_for_next_is_brought(keeper, courier):
+    courier.bring("/titles/x/720p/seg-2.m4s", 7)
+    assert await keeper.hears(ipc.Bring) == [ipc.Bring("/titles/x/720p/seg-2.m4s", 7)]
 
 
 async def test_the_longest_names_fit_into_a_packet(keeper, courier):
@@ -264,7 +276,7 @@ async def test_what_is_watched_while_the_keeper_is_away_is_told_when_it_is_back(
     keeper = Keeper(fd)
     await keeper.hears(ipc.Hello)
     courier.report_watched(audience)
-    assert await keeper.hears(ipc.Watched) == [ipc.Watched([("/titles/x/720p", [2, 0, 0, 20, 0, 0, 0, 0, 0])])]
+    assert await keeper.hears(ipc.Watched) == [ipc.Watched([("/titles/x/720p", [2, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0])])]
     courier.close()
     keeper.close()
     await asyncio.sleep(0)

@@ -24,10 +24,13 @@ def test_objects_of_a_folder_are_counted_together_and_from_0_after_they_were_tol
     other.sent(3, 7)
     other.miss_began(1)
     other.passed_on(9)
-    assert told(audience) == {"/titles/x/720p": [3, 1, 100, 0, 50, 7, 1, 1, 9]}
+    assert told(audience) == {"/titles/x/720p": [3, 1, 100, 0, 50, 7, 1, 1, 9, 0, 0, 0]}
     assert told(audience) == {}
     other.sent(0, 1)
-    assert told(audience) == {"/titles/x/720p": [0, 0, 1, 0, 0, 0, 0, 0, 0]}
+    assert told(audience) == {"/titles/x/720p": [0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]}
+    other.told(1, 4000, 12_000)
+    one.told(0, 2000, 6000)
+    assert told(audience) == {"/titles/x/720p": [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 6000, 18_000]}
 
 
 def test_what_was_told_does_not_change_afterwards():
@@ -43,7 +46,7 @@ def test_what_is_no_film_is_counted_without_a_name():
     audience = Audience()
     for path in ("/posters/x.jpg", "/", "/titles/", "/titles/UPPER/x", f"/titles/x/{'y' * 300}/z"):
         audience.of(path).hit(0, 1, 0)
-    assert told(audience) == {"": [5, 0, 5, 0, 0, 0, 0, 0, 0]}
+    assert told(audience) == {"": [5, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0]}
 
 
 def test_a_folder_is_not_forgotten_before_it_was_told():
@@ -51,7 +54,7 @@ def test_a_folder_is_not_forgotten_before_it_was_told():
     audience.of("/titles/x/720p/a").hit(0, 1, 0)
     gc.collect()
     audience.of("/titles/x/720p/b").hit(0, 1, 0)
-    assert told(audience) == {"/titles/x/720p": [2, 0, 2, 0, 0, 0, 0, 0, 0]}
+    assert told(audience) == {"/titles/x/720p": [2, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0]}
     gc.collect()
     assert len(audience._known) == 0
 

@@ -12,6 +12,7 @@ from oca.keeper.desk import Counters, Desk
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter, new_steering_session
 from oca.keeper.stocktaker import Stocktaker
+from oca.keeper.viewers import Viewers
 from oca.settings import Steering as SteeringSettings
 from oca.store.board import CounterMemory, new_memory
 from tests.doubles.appliance import wait_until
@@ -50,7 +51,7 @@ async def test_prefixes_are_sent_when_steering_wants_them(tmp_path, board, count
         listener.bind(str(tmp_path / "desk"))
         listener.listen()
         async with Stock(tmp_path, board, {"fast": "nvme"}) as stock, new_steering_session(section) as session:
-            desk = Desk(listener, None, stock.shelves, counters, None)
+            desk = Desk(listener, None, stock.shelves, counters, None, Viewers(board))
 
             async def fetch(path, most_bytes):
                 return None

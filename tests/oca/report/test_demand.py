@@ -27,8 +27,8 @@ from oca.report.demand import (
 )
 from wire.demand import COLUMNS
 
-#                 hits: requests, plays, nvme, ssd, hdd, memory; misses: requests, plays, bytes
-ROW = [5, 2, 100, 20, 3, 1, 4, 1, 60]
+# Hits: requests, plays, nvme, ssd, hdd, memory; misses: requests, plays, bytes; told: stalls, ms played, kilobits.
+ROW = [5, 2, 100, 20, 3, 1, 4, 1, 60, 2, 8000, 24_000]
 HOUR = 494_444  # 2026-05-28, 20:00 UTC
 GIB = 2**30
 
@@ -170,7 +170,7 @@ def test_the_oldest_hours_go_when_there_is_too_much(most, given_up):
 
 def test_a_table_has_a_row_for_each_folder_and_outcome():
     missed = [0] * COUNTS
-    missed[6:] = [4, 1, 60]
+    missed[6:9] = [4, 1, 60]
     table = table_of("box", HOUR, {"/titles/x/a": ROW, "/titles/x": missed, "": [0] * COUNTS})
     assert list(table) == [name for name, _ in COLUMNS]
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
@@ -186,7 +186,7 @@ def test_a_table_has_a_row_for_each_folder_and_outcome():
         124,
         2,
         None,
-        None,
+        2,
     ]
     assert [hit[f"bytes_{tier}"] for tier in ("nvme", "ssd", "hdd", "memory")] == [100, 20, 3, 1]
     assert [rows[2][name] for name in ("requests", "bytes", "bytes_memory", "bytes_nvme", "sessions")] == [
@@ -203,13 +203,13 @@ FOLDERS = st.dictionaries(st.sampled_from(["", "/titles/x", "/titles/x/a", "/tit
 
 
 def said(folders):
-    """Without what a table leaves out: plays without a request."""
+    """Without what a table leaves out: what was played or told without a request."""
     kept = {}
     for folder, counts in folders.items():
         hit = counts[:6] if counts[HIT_REQUESTS] or any(counts[2:6]) else [0] * 6
-        miss = counts[6:] if counts[6] or counts[8] else [0] * 3
+        miss = counts[6:9] if counts[6] or counts[8] else [0] * 3
         if any(hit + miss):
-            kept[folder] = hit + miss
+            kept[folder] = hit + miss + counts[9:]
     return kept
 
 
@@ -230,3 +230,18 @@ def test_parts_may_be_merged_in_any_order_and_through_tables(one, two, three):
 
 def test_counts_of_an_older_version_are_added_with_what_they_have():
     assert merged({"/titles/x/a": ROW}, {"/titles/x/a": [1, 1]})["/titles/x/a"] == [6, 3, *ROW[2:]]
+
+
+def test_what_players_told_stands_once_in_the_first_row_of_a_folder():
+    table = table_of("box", HOUR, {"/titles/x/a": ROW, "/titles/x/b": [*ROW[:9], 0, 0, 0]})
+    assert table["stalls"] == [2, None, None, None]
+    assert table["played_ms"] == [8000, None, None, None]
+    assert table["played_kilobits"] == [24_000, None, None, None]
+
+
+def test_counts_and_tables_of_an_older_version_say_nothing_of_players():
+    table = table_of("box", HOUR, {"/titles/x/a": ROW[:9]})
+    assert table["stalls"] == [None, None]
+    for name in ("played_ms", "played_kilobits"):
+        del table[name]
+    assert folders_of(table) == {"/titles/x/a": [*ROW[:9], 0, 0, 0]}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oca.report.rates import Cpu, Egress, HitRatio
+from oca.report.rates import Cpu, Egress, HitRatio, fair_share
 
 MIB = 1024 * 1024
 
@@ -89,3 +89,17 @@ def test_counters_that_were_begun_anew_are_no_loss():
     ratio.counted(10**12, 10**12, 0.0)
     assert ratio.counted(5, 5, 1.0) is None
     assert ratio.counted(5 + 100 * MIB, 5, 2.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("link", "egress", "viewers", "bps"),
+    [
+        (10_000, 8999, 10, 0),
+        (10_000, 9000, 10, 900),
+        (10_000, 11_000, 3, 3000),
+        (10_000, 9500, 0, 0),
+        (0, 9500, 10, 0),
+    ],
+)
+def test_players_are_asked_for_less_only_while_the_link_is_nearly_full(link, egress, viewers, bps):
+    assert fair_share(link, egress, viewers) == bps

@@ -105,10 +105,13 @@ def demo_command(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.")] = 0,
     smoke: Annotated[
-        bool, typer.Option("--smoke", help="Let a headless Chromium watch it twice; exit 0 if it saw what it should.")
+        bool,
+        typer.Option(
+            "--smoke", help="Let a headless Chromium watch it, and kill what plays; exit 0 if it saw what it should."
+        ),
     ] = False,
 ) -> None:
-    """Show it all on this machine: an S3 origin, a film, one appliance, and a page that plays the film from it.
+    """Show it all on this machine: origin, film, appliances in three cities, steering, and a page to press play.
 
     The origin is in memory unless OCA_DEMO_ORIGIN=s3://bucket/prefix names a real one (with the usual AWS_* variables).
     Runs until Ctrl-C; then processes and temporary files are gone.

@@ -131,7 +131,7 @@ class Viewers(Struct, frozen=True, forbid_unknown_fields=True):
     pace: bool = True
     """Answers go out no faster than the player wants (rtp), or twice as fast as it measured (mtp)."""
     prefetch: bool = True
-    """What a player says that it asks for next (nor, nrr) is brought if what it asks for now was not here."""
+    """What a player says that it asks for next (nor, nrr) is brought if it is not here."""
 
 
 class CorsRules(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,4 +1,4 @@
-"""The demo from start to end: origin, film, appliance, page; and everything gone again afterwards."""
+"""The demo from start to end: origin, film, appliances, steering, page; and everything gone again afterwards."""
 
 import asyncio
 import os
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from admin.bucket import Bucket
+from admin.demo.house import House, furnished
 from admin.demo.page import Film, film, served
-from admin.demo.parts import APPLIANCE_ID, Appliance, Origin, appliance, embedded_origin, make_clip
+from admin.demo.parts import CLIP_SECONDS, Origin, embedded_origin, free_ports, make_clip
 from admin.demo.smoke import find_browser, smoke
+from admin.demo.town import BOXES, PARENT
 from admin.progress import Watcher
 from admin.publish.encoder import find_ffmpeg
 from admin.publish.publication import Order, publish
@@ -27,20 +29,20 @@ _SMOKE_RENDITION_HEIGHT: Final = 360
 
 def demo(video: Path | None, port: int, watcher: Watcher) -> None:
     """Run the demo until SIGINT or SIGTERM. Raises AdminError."""
-    with _house(video, watcher) as (running, shown):
-        asyncio.run(_show(running, shown, port, watcher))
+    with _house(video, port, watcher) as (house, shown, chosen):
+        asyncio.run(_show(house, shown, chosen, watcher))
 
 
 def demo_smoke(video: Path | None, port: int, watcher: Watcher) -> None:
     """Run the demo, have a browser watch it, and end. Raises AdminError when it did not see what it should."""
     find_browser()  # Before anything is begun.
-    with _house(video, watcher) as (running, shown):
-        asyncio.run(_watch(running, shown, port, watcher))
+    with _house(video, port, watcher) as (house, shown, chosen):
+        asyncio.run(_watch(house, shown, chosen, watcher))
 
 
 @contextmanager
-def _house(video: Path | None, watcher: Watcher) -> Iterator[tuple[Appliance, Film]]:
-    """Origin, published film and running appliance; gone when the block is left."""
+def _house(video: Path | None, port: int, watcher: Watcher) -> Iterator[tuple[House, Film, int]]:
+    """Everything that runs, what there is to see, and the page's port; gone when the block is left."""
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="oca-demo-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
@@ -49,13 +51,15 @@ def _house(video: Path | None, watcher: Watcher) -> Iterator[tuple[Appliance, Fi
             video = folder / "clip.mp4"
             with watcher.step("clip", None) as step:
                 make_clip(find_ffmpeg(), video)
-                step.note("24 s of a test picture, with a clock and a beep each second")
+                step.note(f"{CLIP_SECONDS} s of a test picture, with a clock and a beep each second")
         bucket = Bucket(origin.url, origin.endpoint_url, origin.session)
         title = publish(Order(video, _TITLE, _HEIGHTS, folder / "work", is_replacement=True), bucket, watcher)
-        with watcher.step("appliance", None) as step:
-            running = stack.enter_context(appliance(folder, origin))
-            step.note(f"{APPLIANCE_ID} at {running.url}")
-        yield running, film(title, running.url, origin.url)
+        port = port or free_ports(1)[0]
+        with watcher.step("appliances", None) as step:
+            house = stack.enter_context(furnished(folder, origin, port))
+            cities = ", ".join(f"{box.id} ({box.city})" for box in BOXES)
+            step.note(f"{cities}, their parent {PARENT}, and steering")
+        yield house, film(title), port
 
 
 def _origin(stack: ExitStack, watcher: Watcher) -> Origin:
@@ -69,15 +73,15 @@ def _origin(stack: ExitStack, watcher: Watcher) -> Origin:
         return origin
 
 
-async def _show(running: Appliance, shown: Film, port: int, watcher: Watcher) -> None:
+async def _show(house: House, shown: Film, port: int, watcher: Watcher) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    async with served(shown, port) as url:
-        watcher.say(f"\nOpen {url} and watch the film come from the appliance. Ctrl-C ends it all.")
+    async with served(shown, house, port) as url:
+        watcher.say(f"\nOpen {url}, press play, and fail the appliance that plays. Ctrl-C ends it all.")
         while not ended.is_set():
-            running.require_alive()
+            house.require_alive()
             try:
                 async with asyncio.timeout(1):
                     await ended.wait()
@@ -86,11 +90,11 @@ async def _show(running: Appliance, shown: Film, port: int, watcher: Watcher) ->
     watcher.say("ending the demo")
 
 
-async def _watch(running: Appliance, shown: Film, port: int, watcher: Watcher) -> None:
+async def _watch(house: House, shown: Film, port: int, watcher: Watcher) -> None:
     videos = [each for each in shown.renditions if each.kind == Kind.VIDEO]
     # A size that a machine without a graphics card decodes in time.
     chosen = min(videos, key=lambda each: abs((each.height or 0) - _SMOKE_RENDITION_HEIGHT))
-    async with served(shown, port) as url:
-        await smoke(url, chosen.name, watcher.say)
-    running.require_alive()
-    watcher.say("the picture moves, and the second viewing was all hits")
+    async with served(shown, house, port) as url:
+        await smoke(url, chosen.name, house.fail, watcher.say)
+    house.require_alive()
+    watcher.say("the picture moves, the second viewing was all hits, and a killed appliance stopped nobody")

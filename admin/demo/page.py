@@ -1,16 +1,24 @@
-"""The demo's page, served on loopback: files from assets/, and one document that says what to play."""
+"""The demo's page, served on loopback: files from assets/, what there is to play and where one may be, and a way to
+fail and revive what runs.
+
+The page stands before steering as an operator's front end does: it passes on what players ask, and says by
+X-Forwarded-For where its viewer pretends to be.
+"""
 
 import importlib.resources
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+import aiohttp
 import msgspec
 from aiohttp import web
+from yarl import URL
 
-from admin.demo.parts import APPLIANCE_ID
-from admin.errors import MachineError
-from wire.catalog import Title, title_folder
+from admin.demo.house import House
+from admin.demo.town import BOXES, PARENT, PLACES
+from admin.errors import AdminError, MachineError, UsageError
+from wire.catalog import Title
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -19,9 +27,20 @@ _ASSETS: Final = {
     "/": ("index.html", "text/html"),
     "/demo.css": ("demo.css", "text/css"),
     "/demo.js": ("demo.js", "text/javascript"),
+    "/places.js": ("places.js", "text/javascript"),
+    "/players.js": ("players.js", "text/javascript"),
     "/hls.min.js": ("hls.min.js", "text/javascript"),
     "/hls.LICENSE": ("hls.LICENSE", "text/plain"),
+    "/dash.mediaplayer.min.js": ("dash.mediaplayer.min.js", "text/javascript"),
+    "/dash.LICENSE": ("dash.LICENSE", "text/plain"),
 }
+_ADDRESSES: Final = {place.id: place.address for place in PLACES}
+_PLACE: Final = "place"
+"""A cookie: where the viewer pretends to be."""
+_OURS: Final = "X-Demo"
+"""A header that pages of other sites can't send: what changes something wants it."""
+_DEADLINE: Final = 5.0
+_PASSED_ON: Final = ("Content-Type", "WWW-Authenticate", "Retry-After")
 
 
 class Rendition(msgspec.Struct, frozen=True):
@@ -36,26 +55,23 @@ class Rendition(msgspec.Struct, frozen=True):
 
 
 class Film(msgspec.Struct, frozen=True):
-    """What the page plays, from where."""
+    """What there is to see, and where one may be."""
 
     title: str
     duration: float
-    appliance_id: str
-    appliance_url: str
-    playlist_url: str
-    origin_url: str
     renditions: tuple[Rendition, ...]
+    places: dict[str, str]
+    """Names by ids."""
+    cities: dict[str, str]
+    """Of appliances, by their ids."""
+    parent: str
 
 
-def film(title: Title, appliance_url: str, origin_url: str) -> Film:
+def film(title: Title) -> Film:
     """The page's view of a title in the catalogue."""
     return Film(
         title=title.title,
         duration=title.duration,
-        appliance_id=APPLIANCE_ID,
-        appliance_url=appliance_url,
-        playlist_url=f"{appliance_url}{title_folder(title.title)}/master.m3u8",
-        origin_url=origin_url,
         renditions=tuple(
             Rendition(
                 each.name,
@@ -67,33 +83,141 @@ def film(title: Title, appliance_url: str, origin_url: str) -> Film:
             )
             for each in title.renditions
         ),
+        places={place.id: place.name for place in PLACES},
+        cities={box.id: box.city for box in BOXES},
+        parent=PARENT,
     )
 
 
-@asynccontextmanager
-async def served(shown: Film, port: int) -> AsyncIterator[str]:
-    """The page's URL, while it is served. Port 0 takes a free one."""
-    application = web.Application()
-    for path, (name, content_type) in _ASSETS.items():
-        application.router.add_get(path, _file(name, content_type, shown.appliance_url))
-    application.router.add_get("/film.json", _document(msgspec.json.encode(shown)))
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, _HOST, port)
+class Page:
+    """Handlers over one house."""
+
+    def __init__(self, shown: Film, house: House, session: aiohttp.ClientSession) -> None:
+        self._shown = msgspec.json.encode(shown)
+        self._house = house
+        self._session = session
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[_told])
+        for path, (name, content_type) in _ASSETS.items():
+            app.router.add_get(path, _file(name, content_type, list(self._house.urls.values())))
+        app.router.add_get("/film.json", self._film)
+        app.router.add_get("/token", self._token)
+        for path in ("/v1/playback", "/v1/content-steering"):
+            app.router.add_get(path, self._steer)
+        app.router.add_get("/api/explain", self._explain)
+        app.router.add_get("/api/fleet", self._fleet)
+        app.router.add_post("/api/fail", self._fail)
+        app.router.add_post("/api/revive", self._revive)
+        return app
+
+    async def _film(self, _: web.Request) -> web.StreamResponse:
+        return _json(self._shown)
+
+    async def _token(self, _: web.Request) -> web.StreamResponse:
+        """A viewer's, as a log-in would give it."""
+        return _json(msgspec.json.encode({"token": self._house.login.token()}))
+
+    async def _steer(self, request: web.Request) -> web.StreamResponse:
+        headers = {"X-Forwarded-For": _address(request)}
+        if "Authorization" in request.headers:
+            headers["Authorization"] = request.headers["Authorization"]
+        url = f"{self._house.public_url}{request.rel_url.raw_path_qs}"
+        return await self._passed_on(url, headers)
+
+    async def _explain(self, request: web.Request) -> web.StreamResponse:
+        query = {"client": _address(request), "path": request.query.get("path", "/")}
+        if "current" in request.query:
+            query["current"] = request.query["current"]
+        return await self._passed_on(f"{self._house.admin_url}/v1/explain", {}, query)
+
+    async def _fleet(self, _: web.Request) -> web.StreamResponse:
+        """Of each part whether its process lives, and of appliances what steering believes."""
+        alive = {name: part.is_alive for name, part in self._house.appliances.items()}
+        alive[self._house.steering.name] = self._house.steering.is_alive
+        standing: dict[str, str] = {}
         try:
-            await site.start()
-        except OSError as error:
-            raise MachineError(f"port {port} can't be used ({error.strerror}); choose another --port") from error
-        yield f"http://{_HOST}:{runner.addresses[0][1]}/"
-    finally:
-        await runner.cleanup()
+            async with self._session.get(f"{self._house.admin_url}/v1/fleet") as answer:
+                for one in (await answer.json())["appliances"]:
+                    standing[one["id"]] = one["standing"]
+        except (aiohttp.ClientError, TimeoutError):
+            pass  # Steering is what was killed.
+        return _json(msgspec.json.encode({"alive": alive, "standing": standing}))
+
+    async def _fail(self, request: web.Request) -> web.StreamResponse:
+        self._house.fail(_named(request))
+        return _json(b"{}")
+
+    async def _revive(self, request: web.Request) -> web.StreamResponse:
+        self._house.revive(_named(request))
+        return _json(b"{}")
+
+    async def _passed_on(
+        self, url: str, headers: dict[str, str], query: dict[str, str] | None = None
+    ) -> web.StreamResponse:
+        try:
+            async with self._session.get(
+                # What is escaped stays as it is.
+                url if query else URL(url, encoded=True),
+                headers=headers,
+                params=query,
+                allow_redirects=False,
+            ) as answer:
+                kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+                return web.Response(
+                    body=await answer.read(), status=answer.status, headers=kept | {"Cache-Control": "no-store"}
+                )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return _json(msgspec.json.encode({"error": f"steering does not answer: {error}"}), 502)
 
 
-def _file(name: str, content_type: str, appliance_url: str) -> Handler:
+@asynccontextmanager
+async def served(shown: Film, house: House, port: int) -> AsyncIterator[str]:
+    """The page's URL, while it is served."""
+    timeout = aiohttp.ClientTimeout(total=_DEADLINE)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        runner = web.AppRunner(Page(shown, house, session).application(), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, _HOST, port).start()
+            except OSError as error:
+                raise MachineError(f"port {port} can't be used ({error.strerror}); choose another --port") from error
+            yield f"http://{_HOST}:{runner.addresses[0][1]}/"
+        finally:
+            await runner.cleanup()
+
+
+@web.middleware
+async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Only this page changes anything, and what was wrong is said."""
+    if request.method == "POST" and _OURS not in request.headers:
+        return _json(msgspec.json.encode({"error": f"the header {_OURS} is missing"}), 403)
+    try:
+        return await handler(request)
+    except AdminError as error:
+        return _json(msgspec.json.encode({"error": str(error)}), 400)
+
+
+def _named(request: web.Request) -> str:
+    name = request.query.get("name")
+    if not name:
+        raise UsageError('"name" is missing: that of an appliance, or steering')
+    return name
+
+
+def _address(request: web.Request) -> str:
+    place = request.cookies.get(_PLACE, PLACES[0].id)
+    if place not in _ADDRESSES:
+        raise UsageError(f"nobody is at {place[:40]!r}; allowed: {', '.join(_ADDRESSES)}")
+    return _ADDRESSES[place]
+
+
+def _file(name: str, content_type: str, appliances: list[str]) -> Handler:
     body = (importlib.resources.files("admin.demo") / "assets" / name).read_bytes()
     policy = (
-        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self' {appliance_url};"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:;"
+        f" connect-src 'self' {' '.join(appliances)};"
         " media-src blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
     )
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -104,8 +228,7 @@ def _file(name: str, content_type: str, appliance_url: str) -> Handler:
     return answer
 
 
-def _document(body: bytes) -> Handler:
-    async def answer(_request: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
-
-    return answer
+def _json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(
+        body=body, status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )

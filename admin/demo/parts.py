@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from signal import SIGKILL
-from typing import Final
+from typing import Any, Final
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -23,15 +23,14 @@ from admin.errors import MachineError
 from admin.processes import end, tethered
 from admin.publish.encoder import Ffmpeg
 
-APPLIANCE_ID: Final = "oca-demo-1"
-
 _HOST: Final = "127.0.0.1"
 _START_DEADLINE: Final = 60.0
 # Longer than the appliance's own drain of a demo's few connections; then it is killed.
 _STOP_PATIENCE: Final = 15.0
-_CLIP_SECONDS: Final = 24
+CLIP_SECONDS: Final = 40
 _CLIP_DEADLINE: Final = 120.0
 _TAIL_LINES: Final = 20
+_MOST_ANSWER: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -44,26 +43,91 @@ class Origin:
     environment: Mapping[str, str]
 
 
-class Appliance:
-    """One running `oca serve`."""
+class Part:
+    """A program of the demo that runs by itself: an appliance, or steering. It can be killed and started anew."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, http: int, control: int) -> None:
-        self._process = process
-        self._log = log
-        self.process_id = process.pid
-        self.url = f"http://{_HOST}:{http}"
+    def __init__(
+        self, name: str, command: Sequence[str], control: int, log: Path, environment: Mapping[str, str]
+    ) -> None:
+        """`control`: the port that answers /readyz or /healthz."""
+        self.name = name
         self.control = control
+        self._command = list(command)
+        self._log = log
+        self._environment = dict(environment)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_wanted = False
+
+    def launch(self) -> None:
+        """Start it, and do not wait until it is ready."""
+        with self._log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                tethered([sys.executable, "-m", *self._command], ending="TERM"),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._environment,
+                # Ctrl-C in the terminal is for us; we end it in our turn.
+                start_new_session=True,
+            )
+        self._is_wanted = True
+
+    def wait_until(self, path: str, holds: Callable[[Any], bool] = lambda _: True) -> None:
+        """Until it answers this with 200 and a document of which `holds` is true. Raises MachineError."""
+        until = time.monotonic() + _START_DEADLINE
+        why = "no answer"
+        while time.monotonic() < until:
+            self.require_alive()
+            try:
+                status, body = _asked(self.control, path)
+                if status == 200 and holds(json.loads(body)):
+                    return
+                why = f"{status} {body[:200].decode(errors='replace')}"
+            except (OSError, HTTPException) as error:
+                why = str(error)
+            time.sleep(0.05)
+        raise MachineError(
+            f"{self.name} was not ready within {_START_DEADLINE:.0f} s ({why}); it said: {self.last_words()}"
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def process_id(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def require_alive(self) -> None:
-        """Raises MachineError, with its own last words, when the appliance has ended."""
+        """Raises MachineError, with its own last words, when it has ended without being told to."""
+        if not self._is_wanted or self._process is None:
+            return
         code = self._process.poll()
         if code is not None:
-            raise MachineError(f"the appliance ended by itself ({_ending(code)}); it said: {self.last_words()}")
+            raise MachineError(f"{self.name} ended by itself ({_ending(code)}); it said: {self.last_words()}")
 
     def last_words(self) -> str:
         """The end of what it wrote."""
         lines = self._log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         return " | ".join(line.strip() for line in lines if line.strip()) or "nothing"
+
+    def kill(self) -> None:
+        """As a power cut would: it and all that it started, by SIGKILL."""
+        self._is_wanted = False
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, SIGKILL)
+            self._process.wait()
+
+    def end(self) -> None:
+        """Gently, and then all that is left of it."""
+        self._is_wanted = False
+        if self._process is not None:
+            end(self._process, _STOP_PATIENCE)
+            # Its workers stand in its own process group: none outlives it, even if it had to be killed.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, SIGKILL)
 
 
 @contextmanager
@@ -99,9 +163,9 @@ def embedded_origin() -> Iterator[Origin]:
 
 
 def make_clip(ffmpeg: Ffmpeg, path: Path) -> None:
-    """A film of 24 s that shows its own clock and frame number, with a beep each second."""
-    picture = f"testsrc2=size=1280x720:rate=30:duration={_CLIP_SECONDS}"
-    sound = f"sine=frequency=220:beep_factor=4:sample_rate=48000:duration={_CLIP_SECONDS}"
+    """A film that shows its own clock and frame number, with a beep each second."""
+    picture = f"testsrc2=size=1280x720:rate=30:duration={CLIP_SECONDS}"
+    sound = f"sine=frequency=220:beep_factor=4:sample_rate=48000:duration={CLIP_SECONDS}"
     command = [
         *(ffmpeg.path, "-hide_banner", "-nostdin", "-y", "-loglevel", "error"),
         *("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound),
@@ -117,83 +181,12 @@ def make_clip(ffmpeg: Ffmpeg, path: Path) -> None:
         raise MachineError(f"ffmpeg could not make the demo's clip: {made.stderr.decode(errors='replace').strip()}")
 
 
-@contextmanager
-def appliance(folder: Path, origin: Origin) -> Iterator[Appliance]:
-    """One appliance on embedded defaults that fetches from `origin`, ready to serve."""
-    http, control = _free_ports(2)
-    settings = folder / "oca.toml"
-    device = folder / "nvme0"
-    device.mkdir()
-    settings.write_text(_settings(folder, device, origin, http, control))
-    log = folder / "oca.log"
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            tethered([sys.executable, "-m", "oca", "serve", "--config", str(settings)], ending="TERM"),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env=os.environ | origin.environment,
-            # Ctrl-C in the terminal is for us; we end the appliance in our turn.
-            start_new_session=True,
-        )
-        try:
-            running = Appliance(process, log, http, control)
-            _wait_until_ready(running)
-            yield running
-        finally:
-            end(process, _STOP_PATIENCE)
-            # Its workers stand in its own process group: none outlives it, even if it had to be killed.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, SIGKILL)
-
-
-def _settings(folder: Path, device: Path, origin: Origin, http: int, control: int) -> str:
-    endpoint = f"endpoint_url = {_quoted(origin.endpoint_url)}\n" if origin.endpoint_url else ""
-    return f"""\
-[appliance]
-id = {_quoted(APPLIANCE_ID)}
-state_dir = {_quoted(str(folder / "state"))}
-[listen]
-http = "{_HOST}:{http}"
-control = "{_HOST}:{control}"
-workers = 2
-[origin]
-url = {_quoted(origin.url)}
-{endpoint}[[device]]
-path = {_quoted(str(device))}
-tier = "nvme"
-capacity = "4 GiB"
-"""
-
-
-def _quoted(text: str) -> str:
-    # A JSON string is a TOML string, but for surrogate pairs (so no \\u escapes) and DEL, which TOML wants escaped.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _wait_until_ready(running: Appliance) -> None:
-    until = time.monotonic() + _START_DEADLINE
-    why = "no answer"
-    while time.monotonic() < until:
-        running.require_alive()
-        try:
-            status, why = _asked(running.control, "/readyz")
-            if status == 200:
-                return
-        except (OSError, HTTPException) as error:
-            why = str(error)
-        time.sleep(0.05)
-    raise MachineError(
-        f"the appliance was not ready within {_START_DEADLINE:.0f} s ({why}); it said: {running.last_words()}"
-    )
-
-
-def _asked(port: int, path: str) -> tuple[int, str]:
+def _asked(port: int, path: str) -> tuple[int, bytes]:
     connection = HTTPConnection(_HOST, port, timeout=2)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
-        return answer.status, f"{answer.status} {answer.read(200).decode(errors='replace')}"
+        return answer.status, answer.read(_MOST_ANSWER)
     finally:
         connection.close()
 
@@ -207,7 +200,7 @@ def _first_line(process: subprocess.Popen[bytes]) -> int:
     return int(line)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server((_HOST, 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

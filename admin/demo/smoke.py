@@ -1,4 +1,6 @@
-"""The demo watched by a machine: a headless Chromium plays the film twice, and we look at what it saw."""
+"""The demo watched by a machine: a headless Chromium plays the film, twice and while appliances die, and we look at
+what it saw.
+"""
 
 import importlib
 import importlib.util
@@ -30,6 +32,8 @@ _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chr
 _PAGE_DEADLINE: Final = 60.0
 #: How much of the film must be seen to move.
 _WATCHED_SECONDS: Final = 3
+#: More than a player has in its buffer: what is seen then came from the new place.
+_PASSED_SECONDS: Final = 16
 
 _LOOK: Final = """() => {
   const video = document.getElementById('video');
@@ -45,6 +49,11 @@ _DELIVERIES: Final = """() => window.demo.deliveries.map((each) => ({
   path: each.path, kind: each.kind, bytes: each.bytes, cacheStatus: each.cacheStatus, firstByte: each.firstByte,
 }))"""
 _TROUBLE: Final = "() => window.demo && window.demo.trouble"
+
+
+_SWITCHED: Final = """() => ({
+  current: demo.places.current.id, stalls: demo.stalls, leastBuffer: demo.leastBuffer,
+})"""
 
 
 class SmokeFailed(AdminError):
@@ -77,6 +86,16 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel"):
         return "hit" in [part.strip() for part in nearest.split(";")[1:]]
 
 
+class Switched(msgspec.Struct, frozen=True, rename="camel"):
+    """What a viewer felt while an appliance was killed."""
+
+    current: str
+    """Who plays now."""
+    stalls: int
+    least_buffer: float
+    """Seconds."""
+
+
 @dataclass(frozen=True)
 class Viewing:
     """What one viewing of the page showed."""
@@ -90,18 +109,44 @@ class Viewing:
         return tuple(each for each in self.deliveries if each.kind != "playlist")
 
 
-async def smoke(page_url: str, rendition: str, say: Callable[[str], None]) -> None:
-    """View the page twice, each time as a new viewer. Raises SmokeFailed naming the first promise that was not kept."""
+async def smoke(page_url: str, rendition: str, fail: Callable[[str], None], say: Callable[[str], None]) -> None:
+    """View the page twice, each time as a new viewer, and then with each player while what it plays from is killed
+    (`fail`), the second time with steering away as well. Raises SmokeFailed naming the first promise that was not kept.
+    """
     async with _browser() as browser:
         for count in ("first", "second"):
             # Held to one rendition: left to itself, the player may ask for other segments the second time.
-            viewing = await _view(browser, f"{page_url}?rendition={rendition}")
-            say(f"{count} viewing: {_report(viewing)}")
-            _require_moving_picture(viewing, count)
-    _require_all_hits(viewing)
+            async with _viewed(browser, f"{page_url}?rendition={rendition}") as page:
+                viewing = await _watched(page)
+                say(f"{count} viewing: {_report(viewing)}")
+                _require_moving_picture(viewing, count)
+        _require_all_hits(viewing)
+        url = f"{page_url}?rendition={rendition}"
+        # It is alone in its city, so that the next viewer still finds two.
+        async with _viewed(browser, f"{url}&player=hls&place=madrid") as page:
+            say(f"hls.js, its appliance killed: {await _killed(page, fail)}")
+        async with _viewed(browser, f"{url}&player=dash&place=lisbon") as page:
+            fail("steering")
+            say(f"dash.js, its appliance and steering killed: {await _killed(page, fail)}")
 
 
-async def _view(browser: "Browser", url: str) -> Viewing:
+async def _killed(page: "Page", fail: Callable[[str], None]) -> str:
+    """The appliance that plays is killed; the picture goes on from another one, and the buffer is never empty."""
+    await _wait(page, f"() => document.getElementById('video').currentTime > {_WATCHED_SECONDS}")
+    first = await page.evaluate("() => demo.places.current.id")
+    at = await page.evaluate("() => document.getElementById('video').currentTime")
+    fail(first)
+    came = f"demo.deliveries.filter((each) => each.kind === 'segment' && each.from !== {first!r}).length"
+    await _wait(page, f"() => {came} > 0 && document.getElementById('video').currentTime > {at + _PASSED_SECONDS}")
+    seen = msgspec.convert(await page.evaluate(_SWITCHED), Switched)
+    if seen.stalls or seen.least_buffer <= 0 or seen.current == first:
+        raise SmokeFailed(f"the viewer felt that {first} was killed: {seen}")
+    return f"from {first} to {seen.current}, never less than {seen.least_buffer:.1f} s in the buffer, no stall"
+
+
+@asynccontextmanager
+async def _viewed(browser: "Browser", url: str) -> AsyncIterator["Page"]:
+    """The page, with the film running."""
     # A context of its own has no cache of an earlier viewing: every file is asked of the appliance.
     context = await browser.new_context()
     try:
@@ -109,15 +154,21 @@ async def _view(browser: "Browser", url: str) -> Viewing:
         page.set_default_timeout(_PAGE_DEADLINE * 1000)
         await page.goto(url)
         await _wait(page, "() => window.demo && window.demo.film && document.getElementById('video').currentTime > 0")
-        before = msgspec.convert(await page.evaluate(_LOOK), Look)
-        until = before.time + _WATCHED_SECONDS
-        await _wait(page, f"() => document.getElementById('video').currentTime > {until}")
-        after = msgspec.convert(await page.evaluate(_LOOK), Look)
-        await _wait(page, "() => window.demo.isBuffered")
-        deliveries = msgspec.convert(await page.evaluate(_DELIVERIES), tuple[Delivery, ...])
-        return Viewing(before, after, deliveries)
+        yield page
     finally:
         await context.close()
+
+
+async def _watched(page: "Page") -> Viewing:
+    before = msgspec.convert(await page.evaluate(_LOOK), Look)
+    until = before.time + _WATCHED_SECONDS
+    await _wait(page, f"() => document.getElementById('video').currentTime > {until}")
+    after = msgspec.convert(await page.evaluate(_LOOK), Look)
+    # To the end at once: what is between is fetched all the same, and seen.
+    await page.evaluate("() => { document.getElementById('video').playbackRate = 8; }")
+    await _wait(page, "() => window.demo.isBuffered")
+    deliveries = msgspec.convert(await page.evaluate(_DELIVERIES), tuple[Delivery, ...])
+    return Viewing(before, after, deliveries)
 
 
 async def _wait(page: "Page", condition: str) -> None:

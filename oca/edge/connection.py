@@ -304,6 +304,8 @@ class Connection:
                 return
         if self._said is not None:
             worker.viewing.heard(self._said, held)
+            if self._said.next_object:
+                worker.viewing.bring_next(self._said, held.record.path)
         now = time.time()
         if now < held.fresh_until:
             if request.method == b"GET" and not self._cookie:
@@ -366,6 +368,8 @@ class Connection:
         held = self._worker.lookup.from_keeper(answer.key, record)
         if self._said is not None:
             self._worker.viewing.heard(self._said, held)
+            if self._said.next_object:
+                self._worker.viewing.bring_next(self._said, record.path)
         stored = b"; stored" if record.storable else b""
         try:
             match answer.outcome:
@@ -453,8 +457,6 @@ class Connection:
                     raise Refused(HTTPStatus.GATEWAY_TIMEOUT, _NOT_HELD, closes=False)
                 outcome = Outcome.MISS
                 cache_status = b"; fwd=partial; stored"
-        if outcome is Outcome.MISS and self._said is not None and self._said.next_object:
-            self._worker.viewing.bring_next(self._said, record.path)
         self._outcome = outcome
         self._held = held
         age = b"Age: %d\r\n" % record.age(now)

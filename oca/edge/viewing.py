@@ -111,7 +111,7 @@ class Viewing:
         return dynamic_line(self._appliance, rtt_us, bps, self._board.most_bps)
 
     def bring_next(self, said: Said, path: str) -> None:
-        """Have brought what the player asks for next: what it asked for was not here, so that will not be either."""
+        """Have brought what the player asks for next, unless it is here."""
         if not self._prefetches:
             return
         following = next_path(path, said.next_object)

@@ -7,7 +7,7 @@ import pytest
 from tests.doubles.viewer import PLAYERS
 
 
-@pytest.mark.parametrize("name", ["dash.mediaplayer.min.js", "shaka-player.dash-es2021.js"])
+@pytest.mark.parametrize("name", ["shaka-player.dash-es2021.js"])
 def test_a_vendored_player_is_what_its_notice_says(name):
     digest = hashlib.sha256((PLAYERS / name).read_bytes()).hexdigest()
     assert f"| {name} |" in (PLAYERS / "THIRD-PARTY.md").read_text()

@@ -15,7 +15,8 @@ from tests.doubles.networks import Machine
 from tests.doubles.origin import Origin
 
 PLAYERS = Path(__file__).with_name("players")
-_HLS = Path(__file__).parents[2] / "admin" / "demo" / "assets" / "hls.min.js"
+_ASSETS = Path(__file__).parents[2] / "admin" / "demo" / "assets"
+_OF_THE_DEMO = (_ASSETS / "hls.min.js", _ASSETS / "dash.mediaplayer.min.js")
 _TYPES = {".html": "text/html", ".js": "text/javascript"}
 _AHEAD = 12
 """Seconds that a player fetches before they are seen."""
@@ -32,7 +33,7 @@ class Segment(NamedTuple):
 
 def serve_page(origin: Origin) -> None:
     """Have the page with the players there."""
-    for path in (_HLS, PLAYERS / "watch.html", *PLAYERS.glob("*.js")):
+    for path in (*_OF_THE_DEMO, PLAYERS / "watch.html", *PLAYERS.glob("*.js")):
         origin.put(f"/{path.name}", path.read_bytes(), content_type=_TYPES[path.suffix])
 
 

@@ -123,14 +123,12 @@ def test_on_a_cold_path_the_next_object_is_there_before_it_is_asked_for(applianc
     assert origin.count(following) == 1
 
 
-def test_on_a_warm_path_nothing_is_brought_ahead(appliance, origin, film):
-    here, following = film(1), film(2)
-    appliance.get(here)
-    appliance.wait_stored(here)
-    before = appliance.metric("oca_prefetches_total")
-    assert appliance.get(said(here, nor=following.rpartition("/")[2])).is_hit
-    assert appliance.metric("oca_prefetches_total") == before
-    assert origin.count(following) == 0
+def test_the_first_viewer_of_a_cold_box_waits_once(appliance, origin, film):
+    names = [film(number) for number in range(1, 7)]
+    for here, following in itertools.pairwise(names):
+        assert appliance.get(said(here, nor=following.rpartition("/")[2])).is_hit == (here != names[0])
+        appliance.wait_stored(following)
+    assert all(origin.count(name) == 1 for name in names)
 
 
 def test_of_one_large_file_the_next_range_is_brought(appliance, film):

@@ -1,15 +1,18 @@
-// Plays the film from the appliance and shows how each file came: size, time to first byte, and what the appliance says
-// of it in Cache-Status (RFC 9211). Nothing here is assumed: what is not said by a header or a timing is shown as such.
+// The page: presses play, and shows where each file came from and why. Nothing here is assumed: what is not said by a
+// header, a timing or steering is shown as such.
 'use strict';
 
 const $ = (id) => document.getElementById(id);
 const video = $('video');
+const asked = new URLSearchParams(location.search);
 // Read by `oca-admin demo --smoke` too.
-const demo = (window.demo = { deliveries: [], isBuffered: false, trouble: null });
+const demo = (window.demo = {
+  deliveries: [], switches: [], isBuffered: false, trouble: null, stalls: 0, leastBuffer: null, bps: 0,
+});
 // The browser keeps the timings of 250 files unless told otherwise; a long film has more.
 performance.setResourceTimingBufferSize(20000);
 
-/** The verdict of the cache nearest to us: Cache-Status lists caches from the origin's side to ours. */
+/** The verdict of the cache nearest to us: Cache-Status (RFC 9211) lists caches from the origin's side to ours. */
 function verdict(cacheStatus) {
   if (!cacheStatus) return 'unknown';
   const nearest = cacheStatus.split(',').pop().split(';').map((part) => part.trim().toLowerCase());
@@ -24,52 +27,24 @@ function isFromBrowser(timing) {
   return timing !== undefined && timing.transferSize === 0 && timing.decodedBodySize > 0;
 }
 
-/**
- * Milliseconds from asking to the first byte of the answer. The browser's own measure (the appliance allows it by
- * Timing-Allow-Origin) leaves out how long this page was busy; without it, hls.js's is what there is.
- */
-function firstByte(timing, stats) {
-  if (timing === undefined || timing.requestStart === 0) return stats.loading.first - stats.loading.start;
-  return timing.responseStart - timing.requestStart;
-}
+// --- What came ---
 
-function kindOf(context) {
-  if (!context.frag) return 'playlist';
-  return context.frag.sn === 'initSegment' ? 'init' : 'segment';
-}
-
-/** hls.js's own loader, with a note taken of every file. */
-class WatchedLoader extends Hls.DefaultConfig.loader {
-  load(context, config, callbacks) {
-    super.load(context, config, {
-      ...callbacks,
-      onSuccess: (response, stats, loaded, network) => {
-        note(response, stats, loaded, network);
-        callbacks.onSuccess(response, stats, loaded, network);
-      },
-    });
-  }
-}
-
-function note(response, stats, context, network) {
-  const url = response.url;
-  const path = new URL(url).pathname;
-  const rendition = demo.film.renditions.find((each) => path.startsWith(`${each.folder}/`));
-  const timing = performance.getEntriesByName(url, 'resource').pop();
-  const cacheStatus = network.getResponseHeader('Cache-Status');
+function came(file) {
+  const path = new URL(file.url).pathname;
+  const inTitle = path.slice(path.indexOf('/titles/'));
+  const rendition = demo.film.renditions.find((each) => inTitle.startsWith(`${each.folder}/`));
+  const timing = performance.getEntriesByName(file.url, 'resource').pop();
+  // The browser's own measure (appliances allow it by Timing-Allow-Origin) leaves out how long this page was busy.
+  const firstByte = timing && timing.requestStart ? timing.responseStart - timing.requestStart : file.firstByte;
+  const place = demo.places.of(file.url);
   const delivery = {
-    url,
-    path,
-    kind: kindOf(context),
+    ...file,
+    path: inTitle,
+    from: place ? place.id : '?',
     rendition: rendition ? rendition.name : null,
     media: rendition ? rendition.kind : null,
-    bytes: stats.total || stats.loaded,
-    firstByte: firstByte(timing, stats),
-    whole: stats.loading.end - stats.loading.start,
-    cacheStatus,
-    verdict: isFromBrowser(timing) ? 'browser' : verdict(cacheStatus),
-    start: context.frag ? context.frag.start : null,
-    duration: context.frag ? context.frag.duration : null,
+    firstByte,
+    verdict: isFromBrowser(timing) ? 'browser' : verdict(file.cacheStatus),
   };
   demo.deliveries.push(delivery);
   showDelivery(delivery);
@@ -90,8 +65,9 @@ const milliseconds = (value) => `${value.toFixed(1)} ms`;
 function showDelivery(delivery) {
   const row = $('deliveries').insertRow(0);
   cell(row, demo.deliveries.length, 'number');
+  cell(row, delivery.from);
   const file = cell(row, delivery.path.split('/').slice(-2).join('/'), 'file');
-  file.title = delivery.url;
+  file.title = delivery.path;
   cell(row, delivery.rendition ?? 'all');
   cell(row, kilobytes(delivery.bytes), 'number');
   cell(row, milliseconds(delivery.firstByte), 'number');
@@ -103,11 +79,18 @@ function showDelivery(delivery) {
   status.prepend(mark);
 }
 
+function onTimeline(className, at, title) {
+  const made = document.createElement('div');
+  made.className = className;
+  made.style.left = `${(100 * at) / demo.film.duration}%`;
+  if (title) made.title = title;
+  $('timeline').append(made);
+  return made;
+}
+
 function showOnTimeline(delivery) {
-  if (delivery.kind !== 'segment') return;
-  const block = document.createElement('div');
-  block.className = `segment ${delivery.verdict}`;
-  block.style.left = `${(100 * delivery.start) / demo.film.duration}%`;
+  if (delivery.kind !== 'segment' || delivery.start === null) return;
+  const block = onTimeline(`segment ${delivery.verdict}`, delivery.start, `${delivery.path} from ${delivery.from}`);
   block.style.width = `${(100 * delivery.duration) / demo.film.duration}%`;
   if (delivery.media === 'video') {
     const videos = demo.film.renditions.filter((each) => each.kind === 'video');
@@ -119,21 +102,73 @@ function showOnTimeline(delivery) {
     block.style.height = '20px';
     block.style.top = '48px';
   }
-  block.textContent = delivery.rendition;
-  block.title = delivery.path;
-  $('timeline').append(block);
+  block.textContent = delivery.from;
 }
 
 function showFigures() {
-  const asked = demo.deliveries.filter((each) => each.verdict !== 'browser');
-  const hits = asked.filter((each) => each.verdict === 'hit');
-  const sum = (list) => list.reduce((total, each) => total + each.bytes, 0);
-  const share = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(0)} %` : '–');
-  $('hits').textContent = asked.length ? `${hits.length} of ${asked.length}` : '–';
-  $('bytes').textContent = share(sum(hits), sum(asked));
-  const times = asked.map((each) => each.firstByte).sort((a, b) => a - b);
+  const counted = demo.deliveries.filter((each) => each.verdict !== 'browser');
+  const hits = counted.filter((each) => each.verdict === 'hit');
+  $('hits').textContent = counted.length ? `${hits.length} of ${counted.length}` : '–';
+  const times = counted.map((each) => each.firstByte).sort((a, b) => a - b);
   $('first-byte').textContent = times.length ? milliseconds(times[Math.floor(times.length / 2)]) : '–';
+  $('stalls').textContent = demo.stalls;
 }
+
+// --- Where from ---
+
+function switched(event) {
+  demo.switches.push({ ...event, position: video.currentTime });
+  const line = document.createElement('li');
+  const why = event.why === 'steering' ? 'steering says so' : event.why;
+  line.textContent = `at ${video.currentTime.toFixed(1)} s from ${event.from} to ${event.to}: ${why}`;
+  $('switches').append(line);
+  onTimeline('switch', video.currentTime, line.textContent);
+  showCurrent();
+}
+
+function showCurrent() {
+  $('current').textContent = demo.places.current.id;
+  $('fail').textContent = `Fail ${demo.places.current.id}`;
+}
+
+/** The fleet as it is, and how steering ranks it for this viewer. Asked once a second. */
+async function look() {
+  const path = `/titles/${demo.film.title}/master.m3u8`;
+  const current = encodeURIComponent(demo.places.current.id);
+  const [fleet, why] = await Promise.all([
+    (await fetch('api/fleet')).json(),
+    fetch(`api/explain?path=${path}&current=${current}`).then((answer) => (answer.ok ? answer.json() : null)),
+  ]);
+  const rows = [...Object.keys(demo.film.cities), demo.film.parent, 'steering'];
+  const body = $('fleet');
+  body.replaceChildren();
+  for (const name of rows) {
+    const row = body.insertRow();
+    if (name === demo.places.current.id) row.className = 'current';
+    const isAlive = fleet.alive[name];
+    cell(row, name);
+    cell(row, demo.film.cities[name] ?? (name === demo.film.parent ? 'the exchange' : '–'));
+    cell(row, isAlive ? fleet.standing[name] ?? 'up' : 'killed');
+    const terms = why?.ranked.find((each) => each.appliance === name);
+    const barred = why?.rejected.find((each) => each.appliance === name);
+    cell(row, terms ? milliseconds(terms.cost) : '–', 'number');
+    if (terms) cell(row, `${terms.proximity}: rtt ${terms.rtt} + fetch ${terms.fetch} + load ${terms.load}`);
+    else cell(row, barred ? barred.why : '–');
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.textContent = isAlive ? 'fail' : 'revive';
+    button.addEventListener('click', () => act(isAlive ? 'fail' : 'revive', name));
+    row.insertCell().append(button);
+  }
+  $('reason').textContent = why ? `plays from; steering: ${why.reason}` : 'plays from; steering is away';
+}
+
+async function act(what, name) {
+  const answer = await fetch(`api/${what}?name=${encodeURIComponent(name)}`, { method: 'POST', headers: { 'X-Demo': '1' } });
+  if (!answer.ok) fail((await answer.json()).error);
+}
+
+// --- Playing ---
 
 function fail(text) {
   demo.trouble = text;
@@ -141,63 +176,114 @@ function fail(text) {
   $('trouble').hidden = false;
 }
 
-/** The rendition of the film that a level of hls.js plays. */
-const renditionOf = (level) =>
-  demo.film.renditions.find((each) => new URL(level.uri).pathname.startsWith(`${each.folder}/`));
-
-function offerRenditions(hls) {
-  const wanted = new URLSearchParams(location.search).get('rendition');
-  const choice = $('rendition');
-  choice.add(new Option('by itself', '-1'));
-  hls.levels.forEach((level, place) => {
-    const rendition = renditionOf(level);
-    const name = rendition ? rendition.name : `${level.height}p`;
-    choice.add(new Option(`${name}, ${(level.bitrate / 1e6).toFixed(1)} Mb/s`, String(place)));
-    if (name === wanted) choice.value = String(place);
-  });
-  const choose = () => { hls.nextLevel = Number(choice.value); };
-  choice.addEventListener('change', choose);
-  hls.startLevel = Number(choice.value);
-  hls.loadLevel = Number(choice.value);
+function bufferAhead() {
+  const { buffered, currentTime } = video;
+  for (let part = 0; part < buffered.length; part += 1) {
+    if (buffered.start(part) <= currentTime + 0.1 && currentTime < buffered.end(part)) {
+      return buffered.end(part) - currentTime;
+    }
+  }
+  return 0;
 }
 
-function play() {
-  // Always hls.js, also where the browser could play HLS by itself: it alone shows us every request.
-  const hls = new Hls({ loader: WatchedLoader, autoStartLoad: false });
-  hls.on(Hls.Events.MANIFEST_PARSED, () => {
-    offerRenditions(hls);
-    hls.startLoad();
-    // A browser may refuse to start by itself; then the viewer presses play.
-    video.play().catch(() => {});
+/** What the viewer would feel: how full the buffer is, and whether the picture had to stop. */
+function watch() {
+  const ahead = bufferAhead();
+  $('buffer').textContent = `${ahead.toFixed(1)} s`;
+  const nearEnd = video.currentTime + ahead > demo.film.duration - 0.5;
+  if (demo.hasBegun && !nearEnd) demo.leastBuffer = Math.min(demo.leastBuffer ?? ahead, ahead);
+}
+
+function offerRenditions(player) {
+  const choice = $('rendition');
+  choice.replaceChildren(new Option('by itself', ''));
+  const wanted = demo.film.renditions.find((each) => each.name === asked.get('rendition'));
+  for (const { height, bps } of player.renditions()) {
+    choice.add(new Option(`${height}p, ${(bps / 1e6).toFixed(1)} Mb/s`, String(height)));
+    if (wanted && wanted.height === height) choice.value = String(height);
+  }
+  const choose = () => player.choose(choice.value ? Number(choice.value) : null);
+  choice.addEventListener('change', choose);
+  choose();
+}
+
+/** What this browser can play, as steering wants to hear it. */
+function codecs() {
+  const known = { avc1: 'avc1.640028', hvc1: 'hvc1.1.6.L120.90', vp09: 'vp09.00.40.08', av01: 'av01.0.08M.08', mp4a: 'mp4a.40.2' };
+  const can = (codec) => MediaSource.isTypeSupported(`${codec.startsWith('mp4a') ? 'audio' : 'video'}/mp4; codecs="${codec}"`);
+  return Object.entries(known).filter(([, full]) => can(full)).map(([family]) => family).join(',');
+}
+
+async function pressPlay() {
+  const { token } = await (await fetch('token')).json();
+  const answer = await fetch(`v1/playback?title=${demo.film.title}&codecs=${codecs()}`, {
+    headers: { Authorization: `Bearer ${token}` },
   });
-  hls.on(Hls.Events.LEVEL_SWITCHED, (_event, { level }) => {
-    const rendition = renditionOf(hls.levels[level]);
-    $('playing').textContent = rendition ? rendition.name : `${hls.levels[level].height}p`;
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(said.error);
+  return said;
+}
+
+async function play() {
+  const playback = (demo.playback = await pressPlay());
+  demo.places = new Places(playback, switched);
+  showCurrent();
+  const Player = PLAYERS[$('player').value];
+  const player = new Player(video, demo.places, playback.session, {
+    came,
+    ready() {
+      offerRenditions(player);
+      // A browser may refuse to start by itself; then the viewer presses play.
+      video.play().catch(() => {});
+    },
+    playing(height, bps) { $('playing').textContent = `${height}p, ${(bps / 1e6).toFixed(1)} Mb/s`; },
+    bandwidth(bps) { demo.places.bps = bps; },
+    buffered() { demo.isBuffered = true; },
+    fail(text) { fail(`Playing stopped: ${text}`); },
   });
-  hls.on(Hls.Events.BUFFERED_TO_END, () => { demo.isBuffered = true; });
-  hls.on(Hls.Events.ERROR, (_event, problem) => {
-    if (problem.fatal) fail(`Playing stopped: ${problem.details} (${problem.error ? problem.error.message : problem.type})`);
+  video.addEventListener('playing', () => { demo.hasBegun = true; });
+  video.addEventListener('waiting', () => {
+    if (!demo.hasBegun || video.seeking) return;
+    demo.stalls += 1;
+    showFigures();
   });
-  hls.attachMedia(video);
-  hls.loadSource(demo.film.playlist_url);
+  setInterval(watch, 100);
+  setInterval(() => look().catch(() => {}), 1000);
+  player.start(demo.places.current);
+}
+
+function offerPlaces() {
+  const cookie = /(?:^|; )place=([a-z]+)/.exec(document.cookie);
+  const chosen = asked.get('place') ?? (cookie ? cookie[1] : 'lisbon');
+  for (const [id, name] of Object.entries(demo.film.places)) $('place').add(new Option(name, id));
+  $('place').value = chosen;
+  $('player').value = asked.get('player') === 'dash' ? 'dash' : 'hls';
+  document.cookie = `place=${chosen}; path=/; SameSite=Strict`;
+  // Whoever goes elsewhere, or takes another player, begins anew.
+  const again = () => {
+    asked.set('place', $('place').value);
+    asked.set('player', $('player').value);
+    location.search = asked.toString();
+  };
+  $('place').addEventListener('change', again);
+  $('player').addEventListener('change', again);
+  $('fail').addEventListener('click', () => act('fail', demo.places.current.id));
 }
 
 async function start() {
-  const film = await (await fetch('film.json')).json();
-  demo.film = film;
-  $('route').textContent =
-    `“${film.title}”, played from ${film.appliance_id} (${film.appliance_url}), which fetches from ${film.origin_url}`;
+  demo.film = await (await fetch('film.json')).json();
+  offerPlaces();
   const head = document.createElement('div');
   head.className = 'head';
   $('timeline').append(head);
   video.addEventListener('timeupdate', () => {
-    head.style.left = `${(100 * video.currentTime) / film.duration}%`;
+    head.style.left = `${(100 * video.currentTime) / demo.film.duration}%`;
   });
   if (!window.Hls || !Hls.isSupported()) {
-    fail('This browser has no Media Source Extensions, which the player needs.');
+    fail('This browser has no Media Source Extensions, which the players need.');
     return;
   }
-  play();
+  await play();
 }
 
 start().catch((error) => fail(`The page could not start: ${error.message}`));

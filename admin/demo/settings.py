@@ -1,0 +1,105 @@
+"""The settings files of the demo's programs."""
+
+import json
+from pathlib import Path
+from typing import Final
+
+from admin.demo.login import AUDIENCE, ISSUER
+from admin.demo.parts import Origin
+
+HOST: Final = "127.0.0.1"
+SIGNER: Final = "steering.demo"
+"""`iss` of signed URLs."""
+
+
+def appliance_settings(
+    name: str,
+    folder: Path,
+    http: int,
+    control: int,
+    origin: Origin,
+    *,
+    parent: str | None = None,
+    steering: str | None = None,
+) -> str:
+    """`folder` is the appliance's own. With `steering` it reports there, and lets in only who was sent from there."""
+    text = f"""\
+[appliance]
+id = {_quoted(name)}
+state_dir = {_quoted(str(folder / "state"))}
+[listen]
+http = "{HOST}:{http}"
+control = "{HOST}:{control}"
+workers = 1
+[origin]
+url = {_quoted(origin.url)}
+{_endpoint(origin)}[[device]]
+path = {_quoted(str(folder / "nvme0"))}
+tier = "nvme"
+capacity = "4 GiB"
+"""
+    if parent is not None:
+        text += f"[[parents]]\nurl = {_quoted(parent)}\n"
+    if steering is not None:
+        text += f"""\
+[steering]
+urls = [{_quoted(steering)}]
+token_file = {_quoted(str(folder / "token"))}
+interval = "1 s"
+holdings_interval = "2 s"
+interfaces = ["lo"]
+link_speed = "10 Gbit/s"
+[access]
+required = true
+issuers = ["{SIGNER}"]
+"""
+    return text
+
+
+def steering_settings(folder: Path, ports: tuple[int, int, int], origin: Origin, base_url: str) -> str:
+    """`folder` has fleet.toml, cities.mmdb, viewers.json and keys/. `ports` are for players, the fleet, operators."""
+    public, fleet, admin = ports
+    return f"""\
+inventory = {_quoted(str(folder / "fleet.toml"))}
+[steering]
+id = "demo"
+state_dir = {_quoted(str(folder / "state"))}
+[listen]
+base_url = {_quoted(base_url)}
+public = "{HOST}:{public}"
+fleet = "{HOST}:{fleet}"
+admin = "{HOST}:{admin}"
+[content]
+catalogue = {_quoted(origin.url)}
+{_endpoint(origin)}[geo]
+city = {_quoted(str(folder / "cities.mmdb"))}
+[answers]
+ttl = "10 s"
+steering_ttl = "2 s"
+[patience]
+interval = 1
+quiet_after = 3
+silent_after = 5
+rise = 1
+ramp = 1
+[limits]
+# The page stands before it and says where its viewer is.
+trusted_proxies = ["{HOST}/32"]
+[tokens]
+folder = {_quoted(str(folder / "keys"))}
+issuer = "{SIGNER}"
+publish_ahead = "0 s"
+[playback]
+keys = {_quoted(str(folder / "viewers.json"))}
+issuer = "{ISSUER}"
+audience = "{AUDIENCE}"
+"""
+
+
+def _endpoint(origin: Origin) -> str:
+    return f"endpoint_url = {_quoted(origin.endpoint_url)}\n" if origin.endpoint_url else ""
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML string, but for surrogate pairs (so no \u escapes) and DEL, which TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

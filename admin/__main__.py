@@ -11,6 +11,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from admin.bucket import Bucket
+from admin.crowd.app import NotFlawless, Plan, run, source_of, told
+from admin.crowd.viewer import Habits
 from admin.demo.app import demo, demo_smoke
 from admin.errors import AdminError, UsageError
 from admin.progress import watcher
@@ -118,6 +120,62 @@ def demo_command(
     """
     with reported("demo", interrupted="interrupted; everything it began is ended", failed=1):
         (demo_smoke if smoke else demo)(video, port, watcher())
+
+
+@app.command(
+    name="crowd",
+    epilog="Exit codes: 0 done; 1 with --strict: there were stalls or errors; 2 an argument can't be used; 6 this"
+    " machine lacks something (file descriptors, a package); 130 interrupted.",
+)
+def crowd_command(
+    *,
+    viewers: Annotated[int, typer.Option(min=1, help="How many watch at once.")] = 100,
+    minutes: Annotated[float, typer.Option(min=0.05, max=24 * 60, help="For how long.")] = 5.0,
+    ramp: Annotated[float | None, typer.Option(min=0, help="Seconds over which they come; else a tenth.")] = None,
+    steering: Annotated[
+        str | None, typer.Option(metavar="URL", help="They press play here (GET /v1/playback), and are steered.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(metavar="ID", help="With --steering: what they watch.")] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --steering: viewers' tokens, one a line, used in turns.")
+    ] = None,
+    from_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="NETWORK",
+            help="With --steering: where they pretend to be (X-Forwarded-For); may be repeated. Steering has to list"
+            " this machine in limits.trusted_proxies.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Without steering: a box's own master.m3u8; may be repeated."),
+    ] = None,
+    seeks: Annotated[float, typer.Option(min=0, max=60, help="Of one viewer, a minute.")] = 0.1,
+    stays: Annotated[float, typer.Option(min=0.05, help="Minutes that a viewer stays, in the mean.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Of the dice: who seeks and leaves when.")] = 0,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the figures there, by the second too.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw them (.png, .svg); needs matplotlib.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anybody stalled or met an error.")] = False,
+) -> None:
+    """Let a crowd of viewers watch over real HTTP, and say what they felt: to test a new box, or a whole service.
+
+    Each viewer presses play, chooses renditions by what the line carries and how full its buffer is, fetches segments
+    one after the other, says how it is (CMCD), follows content steering, goes to the next place when one fails, seeks,
+    and leaves; a new one takes its seat. Nothing is decoded.
+    """
+    with reported("crowd", interrupted="interrupted"):
+        source = source_of(steering, title, manifest or (), tokens, from_ or (), seed)
+        seconds = minutes * 60
+        plan = Plan(viewers, seconds, seconds / 10 if ramp is None else ramp, Habits(seeks, stays), seed)
+        watching = watcher()
+        report, account = run(plan, source, watching)
+        told(report, account, watching, json, plot)
+        if strict and not report.is_flawless:
+            raise NotFlawless(f"{report.stalls} stalls and {sum(report.failures.values())} errors")
 
 
 @app.command(

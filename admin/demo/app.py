@@ -13,6 +13,7 @@ from admin.bucket import Bucket
 from admin.demo.house import House, furnished
 from admin.demo.page import Film, film, served
 from admin.demo.parts import CLIP_SECONDS, Origin, embedded_origin, free_ports, make_clip
+from admin.demo.settings import HOST
 from admin.demo.smoke import find_browser, smoke
 from admin.demo.town import BOXES, PARENT
 from admin.progress import Watcher
@@ -56,7 +57,7 @@ def _house(video: Path | None, port: int, watcher: Watcher) -> Iterator[tuple[Ho
         title = publish(Order(video, _TITLE, _HEIGHTS, folder / "work", is_replacement=True), bucket, watcher)
         port = port or free_ports(1)[0]
         with watcher.step("appliances", None) as step:
-            house = stack.enter_context(furnished(folder, origin, port))
+            house = stack.enter_context(furnished(folder, origin, f"http://{HOST}:{port}"))
             cities = ", ".join(f"{box.id} ({box.city})" for box in BOXES)
             step.note(f"{cities}, their parent {PARENT}, and steering")
         yield house, film(title), port

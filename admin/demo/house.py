@@ -50,8 +50,8 @@ class House:
 
 
 @contextmanager
-def furnished(folder: Path, origin: Origin, page_port: int) -> Iterator[House]:
-    """All parts, ready; ended when the block is left. Players reach steering through the page."""
+def furnished(folder: Path, origin: Origin, base_url: str | None) -> Iterator[House]:
+    """All parts, ready; ended when the block is left. Players reach steering at `base_url`; None: where it listens."""
     names = (PARENT, *(box.id for box in BOXES))
     ports = free_ports(3 + 2 * len(names))
     public, fleet_port, admin = ports[:3]
@@ -59,7 +59,9 @@ def furnished(folder: Path, origin: Origin, page_port: int) -> Iterator[House]:
     control = dict(zip(names, ports[4::2], strict=True))
     token = secrets.token_hex(24)
     login = _set_up_steering(folder / "steering", urls, token)
-    text = steering_settings(folder / "steering", (public, fleet_port, admin), origin, f"http://{HOST}:{page_port}")
+    text = steering_settings(
+        folder / "steering", (public, fleet_port, admin), origin, base_url or f"http://{HOST}:{public}"
+    )
     (folder / "steering" / "steering.toml").write_text(text)
     with ExitStack() as stack:
 

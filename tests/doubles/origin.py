@@ -53,6 +53,8 @@ class Asked:
     path: str
     headers: dict[str, str]
     """Lower-case names."""
+    query: str = ""
+    """As it came."""
 
     @property
     def range(self) -> str | None:
@@ -275,7 +277,8 @@ class Origin:
         for text in lines:
             name, _, value = text.partition(":")
             headers[name.lower()] = value.strip()
-        asked = Asked(method, unquote(target.partition("?")[0]), headers)
+        path, _, query = target.partition("?")
+        asked = Asked(method, unquote(path), headers, query)
         self.asked.append(asked)
         film = self._films.get(asked.path)
         reply = Reply(404, {"Content-Length": "9"}, b"not here\n") if film is None else honest(asked, film)

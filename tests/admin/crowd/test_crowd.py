@@ -2,12 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 from urllib.parse import unquote
 
 import pytest
+from typer.testing import CliRunner
 
+from admin.__main__ import app
 from admin.crowd.account import Account, Failure, Visit, report_of
 from tests.doubles.origin import Origin
 
@@ -38,19 +38,13 @@ def origin():
 
 
 def crowd(*words):
-    return subprocess.run(
-        [sys.executable, "-m", "admin", "crowd", "--ramp", "0", *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return CliRunner().invoke(app, ["crowd", "--ramp", "0", *words])
 
 
 def watched(tmp_path, *words):
     """What a crowd of three for three seconds says in its report."""
     ran = crowd("--viewers", "3", "--minutes", "0.05", "--seeks", "0", "--json", str(tmp_path / "j"), *words)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.exit_code == 0, ran.stderr
     return json.loads((tmp_path / "j").read_text())
 
 
@@ -98,7 +92,7 @@ def test_a_file_that_nobody_has_is_an_error_that_is_named(origin, tmp_path):
 def test_strict_says_by_its_exit_code_that_something_was_wrong(origin):
     origin.remove(f"{FOLDER}/low/index.m3u8")
     ran = crowd("--viewers", "2", "--minutes", "0.05", "--strict", "--manifest", f"{origin.url}{FOLDER}/master.m3u8")
-    assert ran.returncode == 1
+    assert ran.exit_code == 1
     assert "errors" in ran.stderr
     assert "playlist" in ran.stdout
 
@@ -124,7 +118,7 @@ def test_a_plot_is_drawn(origin, tmp_path):
 )
 def test_a_bad_order_is_told_what_is_allowed(words, says):
     ran = crowd(*words)
-    assert ran.returncode == 2
+    assert ran.exit_code == 2
     assert says in ran.stderr
 
 

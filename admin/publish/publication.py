@@ -32,6 +32,7 @@ from wire.catalog import (
     HLS_TYPE,
     NUMBERS_PATH,
     TITLE_ID_RULE,
+    Availability,
     CatalogObject,
     Rendition,
     RenditionNumbers,
@@ -249,6 +250,8 @@ def _enter(order: Order, made: tuple[Finished, ...], standing: Standing, bucket:
             for manifest in manifests
         ),
         renditions=tuple(_rendition(title, rendition, given[folders[rendition.folder]]) for rendition in made),
+        # A licence is of the film, not of its bytes.
+        availability=Availability() if standing.title is None else standing.title.availability,
     )
     for manifest in manifests:
         _write_if_unchanged(manifest, standing, bucket, title)

@@ -26,7 +26,8 @@ EXTENT = 16 * BLOCK
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "http": {"drain_timeout": "20 s"},
-    "fetch": {"connect_timeout": "2 s", "stall_timeout": "2 s", "total_deadline": "20 s", "retry_delay": "10 ms"},
+    # Gates hold bodies back for as long as a busy machine takes over a test's next line.
+    "fetch": {"connect_timeout": "2 s", "stall_timeout": "20 s", "total_deadline": "40 s", "retry_delay": "10 ms"},
     # Tests lie a lot: the breaker has tests of its own.
     "breaker": {"min_calls": 100_000},
 }

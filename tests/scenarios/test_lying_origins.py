@@ -56,7 +56,9 @@ def liar():
 
 @pytest.fixture(scope="module")
 def laddered(origin, liar, module_appliance):
-    return module_appliance(origin.url).start(parents=[{"url": liar.url}], fetch={"attempts": 2})
+    return module_appliance(origin.url).start(
+        parents=[{"url": liar.url}], fetch={"attempts": 2, "stall_timeout": "2 s"}
+    )
 
 
 @pytest.mark.parametrize(("lie", "reason"), LIES, ids=named)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 
 from admin.bucket import Bucket
@@ -15,7 +16,8 @@ from admin.errors import InputError, StoreRefused, TitleTaken, UsageError
 from admin.progress import Lines
 from admin.publish.boxes import segment_timing
 from admin.publish.publication import claim_numbers, publish
-from wire.catalog import NUMBERS_PATH, Kind, read_numbers, title_path
+from wire.catalog import NUMBERS_PATH, Availability, Kind, read_numbers, title_path
+from wire.codec import encode
 
 TITLE = "metropolis"
 FOLDER = f"/titles/{TITLE}"
@@ -223,6 +225,15 @@ def test_a_film_replaced_by_another_gets_new_numbers_and_the_old_segments_stay(s
     assert store.title(TITLE) == second
     master = store.body(f"{FOLDER}/master.m3u8").decode()
     assert second.renditions[0].objects[0].path.split("/")[3] in master
+
+
+def test_a_film_that_is_replaced_may_be_shown_where_it_might_before(store, order, replacing):
+    first = publish(order, store.open(), Lines())
+    limited = msgspec.structs.replace(first, availability=Availability(only=("PT",)))
+    key = f"{store.prefix}{title_path(TITLE)}"
+    store.client.put_object(Bucket=store.bucket, Key=key, Body=encode(limited))
+    publish(replacing, store.open(), Lines())
+    assert store.title(TITLE).availability == Availability(only=("PT",))
 
 
 def test_of_two_runs_for_one_title_the_second_to_finish_stops(watched, order, other_clip):

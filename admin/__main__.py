@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,9 +16,11 @@ from admin.crowd.app import NotFlawless, Plan, run, source_of, told
 from admin.crowd.viewer import Habits
 from admin.demo.app import demo, demo_smoke
 from admin.errors import AdminError, UsageError
+from admin.licence import availability_of
 from admin.progress import watcher
 from admin.publish.publication import Order, publish
-from admin.publish.renditions import HEIGHTS
+from admin.publish.renditions import HEIGHTS, Aside, Codec
+from admin.publish.source import LANGUAGE_RULE, is_language
 from admin.publish.workshop import default_work_dir
 from wire.catalog import TITLE_ID_RULE, title_folder
 
@@ -30,6 +33,14 @@ EXIT_CODES = (
 DEMO_EXIT_CODES = (
     "Exit codes: 0 it was ended, or --smoke saw what it should; 1 anything else; 130 interrupted while starting."
 )
+
+
+class Ladder(StrEnum):
+    """Where the rates of a film's ladder come from."""
+
+    MEASURED = "measured"
+    TABLE = "table"
+
 
 app = typer.Typer(
     help="The operator's tools of an open, self-hosted Open Connect.",
@@ -76,11 +87,43 @@ def publish_command(
             " DASH is steered only with it.",
         ),
     ] = None,
+    codecs: Annotated[
+        str,
+        typer.Option(
+            help=f"How pictures are encoded: h264, which is always made, and any of {', '.join(list(Codec)[1:])}, as"
+            " far as the ffmpeg at hand can. The others take 3 to 10 times as long."
+        ),
+    ] = "h264",
+    ladder: Annotated[
+        Ladder,
+        typer.Option(
+            help="Rates of the ladder: measured in samples of the film (of a minute and more, in MP4, MOV or Matroska),"
+            " or from the table that is there for all films."
+        ),
+    ] = Ladder.MEASURED,
+    audio: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LANG=FILE", help="A dubbing beside the film's own sound; may be repeated."),
+    ] = None,
+    subtitles: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LANG=FILE", help="SubRip, WebVTT or ASS beside the film's own subtitles; may be repeated."
+        ),
+    ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails/--no-thumbnails", help="Small pictures for the bar in which viewers seek.")
+    ] = True,
+    only_in: Annotated[
+        str | None, typer.Option(metavar="PT,ES", help="The only countries where it may be shown (ISO 3166-1).")
+    ] = None,
+    not_in: Annotated[str | None, typer.Option(metavar="RU", help="Countries where it may not be shown.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Publish a title that is published already anew.")] = False,
 ) -> None:
     """Encode a film, upload it, and enter it in the catalogue.
 
-    Makes H.264 and AAC in 4 s CMAF segments under HLS and DASH manifests. A run that was interrupted, even by kill -9,
+    Makes H.264 and AAC in 4 s CMAF segments under HLS and DASH manifests, the film's audio tracks and subtitles in all
+    their languages, and thumbnails. A run that was interrupted, even by kill -9,
     is continued by giving the same command again: finished renditions are not encoded again, uploaded files not sent
     again. Players see the film when all of it is there, and not before.
 
@@ -93,6 +136,12 @@ def publish_command(
             is_replacement=replace,
             steering_url=steering,
             films_url=films_url,
+            codecs=_codecs(codecs),
+            audio=tuple(map(_aside, audio or ())),
+            subtitles=tuple(map(_aside, subtitles or ())),
+            has_thumbnails=thumbnails,
+            is_measured=ladder is Ladder.MEASURED,
+            availability=availability_of(only_in, not_in) if only_in or not_in else None,
         )
         watching = watcher()
         publish(order, Bucket(to, endpoint_url), watching)
@@ -221,6 +270,21 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"heights {text!r} are no numbers; allowed: such as 240,360,720") from error
+
+
+def _codecs(text: str) -> tuple[Codec, ...]:
+    try:
+        named = {Codec(part.strip().lower()) for part in text.split(",")}
+    except ValueError as error:
+        raise UsageError(f"codecs {text!r} can't be used; allowed: any of {', '.join(Codec)}") from error
+    return tuple(codec for codec in Codec if codec in named | {Codec.H264})
+
+
+def _aside(text: str) -> Aside:
+    language, _, path = text.partition("=")
+    if not path or not is_language(language):
+        raise UsageError(f"{text!r} can't be used; allowed: LANG=FILE, where LANG is {LANGUAGE_RULE}")
+    return Aside(language, Path(path))
 
 
 def _leave(line: str, code: int) -> NoReturn:

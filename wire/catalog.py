@@ -12,7 +12,7 @@ Keys, below the origin's prefix:
 import datetime as dt
 import re
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -41,6 +41,10 @@ class Kind(StrEnum):
 
     VIDEO = "video"
     AUDIO = "audio"
+    TEXT = "text"
+    """Subtitles, in WebVTT."""
+    IMAGE = "image"
+    """Thumbnails, many in one picture."""
 
 
 class CatalogObject(Struct, frozen=True):
@@ -50,6 +54,16 @@ class CatalogObject(Struct, frozen=True):
     size_bytes: Count
     sha256: Sha256
     content_type: str
+
+
+class Protection(Struct, frozen=True, kw_only=True):
+    """How a rendition is encrypted (Common Encryption, ISO/IEC 23001-7). The key itself is nobody's but the licence
+    server's.
+    """
+
+    scheme: Literal["cenc", "cbcs"]
+    kid: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    """Names the key, in hex."""
 
 
 class Rendition(Struct, frozen=True, kw_only=True):
@@ -76,6 +90,8 @@ class Rendition(Struct, frozen=True, kw_only=True):
     language: str | None = None
     """As the source says it (ISO 639-2 or BCP 47); None where it does not."""
     channels: Count | None = None
+    protection: Protection | None = None
+    """None: it is in the clear."""
 
 
 CountryCode = Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]

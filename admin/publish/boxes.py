@@ -1,9 +1,10 @@
 """What our encoder wrote, read back from the bytes (ISO/IEC 14496-12): durations are measured, never assumed."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 
 class BoxError(ValueError):
@@ -40,13 +41,52 @@ def segment_timing(segment: bytes) -> Timing:
 
 
 def video_codec(init: bytes) -> str:
-    """The RFC 6381 name of the H.264 stream that this initialisation segment opens, such as avc1.640015."""
-    at = _only(init, b"moov").find(b"avcC")
-    # version, then profile, constraint flags and level (ISO/IEC 14496-15, 5.3.3.1)
-    profile = _only(init, b"moov")[at + 5 : at + 8]
-    if at < 0 or len(profile) < 3:
-        raise BoxError("no H.264 configuration in the initialisation segment")
-    return f"avc1.{profile.hex()}"
+    """The RFC 6381 name of the video stream that this initialisation segment opens, such as avc1.640015.
+
+    ISO/IEC 14496-15 annex E for H.264 and HEVC; the bindings of VP9 and AV1 to ISO media files, of each the short form.
+    """
+    moov = _only(init, b"moov")
+    for kind, read in _CONFIGURATIONS.items():
+        at = moov.find(kind)
+        if at >= 0:
+            try:
+                return read(moov[at + 4 :])
+            except (struct.error, IndexError, UnicodeDecodeError) as error:
+                raise BoxError(f"damaged {kind.decode()}: {error}") from error
+    raise BoxError("no configuration of H.264, HEVC, VP9 or AV1 in the initialisation segment")
+
+
+def _h264(record: bytes) -> str:
+    _, profile, constraints, level = struct.unpack_from(">4B", record)
+    return f"avc1.{profile:02x}{constraints:02x}{level:02x}"
+
+
+def _hevc(record: bytes) -> str:
+    _, head, compatibility, constraints, level = struct.unpack_from(">BBI6sB", record)
+    space, tier, profile = ("", "A", "B", "C")[head >> 6], "LH"[head >> 5 & 1], head & 31
+    # Reversed: the flag of profile 0 is the lowest bit.
+    flags = int(f"{compatibility:032b}"[::-1], 2)
+    trailing = constraints.rstrip(b"\0")
+    return ".".join([f"hvc1.{space}{profile}", f"{flags:X}", f"{tier}{level}", *(f"{byte:X}" for byte in trailing)])
+
+
+def _vp9(record: bytes) -> str:
+    _, profile, level, depth = struct.unpack_from(">I3B", record)
+    return f"vp09.{profile:02}.{level:02}.{depth >> 4:02}"
+
+
+def _av1(record: bytes) -> str:
+    _, profile, tier = struct.unpack_from(">3B", record)
+    depth = (12 if tier & 0x20 else 10) if tier & 0x40 else 8
+    return f"av01.{profile >> 5}.{profile & 31:02}{'H' if tier >> 7 else 'M'}.{depth:02}"
+
+
+_CONFIGURATIONS: Final[dict[bytes, Callable[[bytes], str]]] = {
+    b"avcC": _h264,
+    b"hvcC": _hevc,
+    b"vpcC": _vp9,
+    b"av1C": _av1,
+}
 
 
 def _only(body: bytes, kind: bytes) -> bytes:

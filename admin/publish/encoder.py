@@ -14,15 +14,27 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 from admin.errors import InputError, MachineError
 from admin.processes import end, tethered
-from admin.publish.manifests import INIT
-from admin.publish.renditions import AUDIO_BPS, AUDIO_CHANNELS, AUDIO_HERTZ, AudioPlan, Plan, VideoPlan
+from admin.publish.manifests import INIT, SHEET, WORDS
+from admin.publish.renditions import (
+    AUDIO_BPS,
+    AUDIO_CHANNELS,
+    AUDIO_HERTZ,
+    ENCODERS,
+    SHEET_SIDE,
+    AudioPlan,
+    Codec,
+    ImagePlan,
+    Plan,
+    TextPlan,
+    VideoPlan,
+)
 from admin.publish.source import FORMATS, Source, has_video, read_source
 
 SEGMENT_SECONDS: Final = 4
@@ -33,6 +45,8 @@ _ASK_DEADLINE: Final = 60.0
 _STALL_DEADLINE: Final = 180.0
 _LOOK: Final = 1.0
 _QUIET: Final = ("-hide_banner", "-nostdin")
+_TEXT_FORMATS: Final = {"SubRip": "srt", "WebVTT": "webvtt", "ASS/SSA": "ass"}
+_SOUND_FORMATS: Final = {"MP3": "mp3", "FLAC": "flac", "WAV": "wav", "AAC": "aac", "AC-3": "ac3", "E-AC-3": "eac3"}
 # Sentences that go with every failure and explain none.
 _HOLLOW: Final = re.compile(
     r"Conversion failed!|Error opening (in|out)put|Nothing was written into output|Format not on whitelist"
@@ -43,10 +57,14 @@ _COMPLAINT: Final = re.compile(r"(\[[^\]]+\] )+(.+)")
 
 @dataclass(frozen=True)
 class Ffmpeg:
-    """An ffmpeg that has the encoders we need. `version` tells builds apart: two may encode to different bytes."""
+    """An ffmpeg that has the encoders we need. `version` tells builds apart: two may encode to different bytes.
+
+    `codecs` are those it can make.
+    """
 
     path: str
     version: str
+    codecs: frozenset[Codec] = frozenset({Codec.H264})
 
 
 @dataclass(frozen=True)
@@ -100,18 +118,8 @@ def encoding(source: Source, plan: Plan) -> tuple[str, ...]:
     """
     match plan:
         case VideoPlan():
-            # The deinterlacer leaves progressive pictures as they are, and refuses those of a few lines.
-            weave = "bwdif=mode=send_frame:deint=interlaced," if min(source.width, source.height) >= _MIN_LINES else ""
-            pictures = (
-                f"{weave}fps={source.rate}:start_time=0"
-                f",scale={plan.width}:{plan.height}:flags=bicubic,setsar=1,format=yuv420p"
-            )
             return (
-                *("-map", "0:V:0", "-vf", pictures, "-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high"),
-                *("-crf", "22", "-maxrate", str(plan.peak_bps), "-bufsize", str(2 * plan.peak_bps)),
-                # Without sync-lookahead=0, a rate cap and threads gave other bytes in 7 of 30 runs (0 of 30 with it):
-                # a film published twice would not be known as the same.
-                *("-x264-params", "keyint=infinite:scenecut=0:open-gop=0:sync-lookahead=0", "-forced-idr", "1"),
+                *("-map", "0:V:0", "-vf", _pictures(source, plan), *_compression(plan)),
                 *("-force_key_frames", f"expr:gte(t,n_forced*{SEGMENT_SECONDS})"),
             )
         case AudioPlan():
@@ -121,6 +129,53 @@ def encoding(source: Source, plan: Plan) -> tuple[str, ...]:
                 *("-map", f"0:a:{plan.track.index}", "-af", sound, "-ac", str(AUDIO_CHANNELS)),
                 *("-c:a", "aac", "-b:a", str(AUDIO_BPS)),
             )
+        case TextPlan():
+            return ("-map", f"0:s:{plan.track.index}", "-c:s", "webvtt")
+        case ImagePlan():
+            pictures = (
+                f"fps=1/{plan.interval}:start_time=0:round=up,scale={plan.width}:{plan.height}:flags=bicubic:out_range=pc"
+                f",setsar=1,format=yuvj420p,tile={SHEET_SIDE}x{SHEET_SIDE}"
+            )
+            return ("-map", "0:V:0", "-vf", pictures, "-c:v", "mjpeg", "-q:v", "5", "-threads", "1")
+
+
+def _pictures(source: Source, plan: VideoPlan) -> str:
+    # The deinterlacer leaves progressive pictures as they are, and refuses those of a few lines.
+    weave = "bwdif=mode=send_frame:deint=interlaced," if min(source.width, source.height) >= _MIN_LINES else ""
+    return (
+        f"{weave}fps={source.rate}:start_time=0,scale={plan.width}:{plan.height}:flags=bicubic,setsar=1,format=yuv420p"
+    )
+
+
+def _compression(plan: VideoPlan) -> tuple[str, ...]:
+    """Capped quality, a keyframe only where one is forced, and the same bytes on any number of cores."""
+    capped = ("-maxrate", str(plan.peak_bps), "-bufsize", str(2 * plan.peak_bps))
+    match plan.codec:
+        case Codec.H264:
+            # Without sync-lookahead=0, a rate cap and threads gave other bytes in 7 of 30 runs (0 of 30 with it):
+            # a film published twice would not be known as the same.
+            return (
+                *("-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-crf", "22", *capped),
+                *("-x264-params", "keyint=infinite:scenecut=0:open-gop=0:sync-lookahead=0", "-forced-idr", "1"),
+            )
+        case Codec.HEVC:
+            still = "log-level=error:keyint=-1:scenecut=0:open-gop=0:frame-threads=1:info=0"
+            return (
+                # hvc1: parameter sets stand in the initialisation segment only, as CMAF and Apple want.
+                *("-c:v", "libx265", "-preset", "fast", "-tag:v", "hvc1", "-crf", "25", *capped),
+                *("-x265-params", still, "-forced-idr", "1"),
+            )
+        case Codec.VP9:
+            return (
+                *("-c:v", "libvpx-vp9", "-deadline", "good", "-cpu-used", "4", "-row-mt", "0", "-threads", "1"),
+                *("-crf", "33", "-b:v", str(plan.peak_bps * 9 // 10), *capped, "-g", "999999"),
+            )
+        case Codec.AV1:
+            # It has no "never": a keyframe of its own accord comes after an hour.
+            return (
+                *("-c:v", "libsvtav1", "-preset", "8", "-crf", "35", *capped),
+                *("-g", "99999", "-svtav1-params", "lp=1"),
+            )
 
 
 def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Callable[[float], None]) -> None:
@@ -129,18 +184,21 @@ def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Ca
     `on_progress` is told how many seconds of film are done. Raises InputError when ffmpeg can't make it from this file,
     MachineError when this machine is in the way.
     """
-    # The manifest that ffmpeg writes beside the segments is not used (manifests.py says why).
+    aside = plan.file if isinstance(plan, AudioPlan | TextPlan) else None
     command = [
         *(ffmpeg.path, *_QUIET, "-y", "-loglevel", "error", "-progress", "pipe:1", "-nostats"),
-        *_opened(film.path),
+        *(_opened(aside, _formats_beside(plan)) if aside else _opened(film.path)),
         *encoding(film.source, plan),
-        *("-map_metadata", "-1", "-map_chapters", "-1", "-f", "dash", "-seg_duration", str(SEGMENT_SECONDS)),
-        *("-format_options", "movflags=+cmaf", "-init_seg_name", INIT, "-media_seg_name", "seg-$Number%05d$.m4s"),
-        str(folder / "ffmpeg.mpd"),
+        *("-map_metadata", "-1", "-map_chapters", "-1"),
+        *_written(plan, folder),
     ]
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            tethered(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints
+            tethered(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=os.environ | {"SVT_LOG": "1"},  # SVT-AV1 says a page of what it is before it says what is wrong.
         )
         try:
             assert process.stdout is not None
@@ -158,8 +216,69 @@ def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Ca
         raise MachineError(f"no space left on the disk of {folder.parent}; free some, or choose another --work-dir")
     if code < 0:
         raise MachineError(f"ffmpeg was ended by signal {-code} while it made {plan.name}")
-    if code != 0 or not (folder / INIT).exists():
-        raise InputError(f"{film.path}: ffmpeg could not make {plan.name} from it ({_reason(said)})")
+    if code != 0 or not any(folder.iterdir()):
+        raise InputError(f"{aside or film.path}: ffmpeg could not make {plan.name} from it ({_reason(said)})")
+
+
+def sample_command(
+    ffmpeg: Ffmpeg, film: Film, plans: Sequence[VideoPlan], files: Sequence[Path], moment: float, seconds: int
+) -> Sequence[str]:
+    """ffmpeg's command that encodes so many seconds of the film from `moment` on, by each plan, into bare streams."""
+    command = [ffmpeg.path, *_QUIET, "-y", "-loglevel", "error", "-ss", f"{moment:.3f}", *_opened(film.path)]
+    for plan, file in zip(plans, files, strict=True):
+        command += [*encoding(film.source, plan), "-t", str(seconds), "-f", "h264", str(file)]
+    return command
+
+
+def _written(plan: Plan, folder: Path) -> tuple[str, ...]:
+    match plan:
+        case VideoPlan() | AudioPlan():
+            # The manifest that ffmpeg writes beside the segments is not used (manifests.py says why).
+            return (
+                *("-f", "dash", "-dash_segment_type", "mp4", "-seg_duration", str(SEGMENT_SECONDS)),
+                *(
+                    "-format_options",
+                    "movflags=+cmaf",
+                    "-init_seg_name",
+                    INIT,
+                    "-media_seg_name",
+                    "seg-$Number%05d$.m4s",
+                ),
+                str(folder / "ffmpeg.mpd"),
+            )
+        case TextPlan():
+            return ("-f", "webvtt", str(folder / WORDS))
+        case ImagePlan():
+            return ("-f", "image2", str(folder / SHEET))
+
+
+def require_aside(ffmpeg: Ffmpeg, plan: Plan) -> None:
+    """Find out whether the file beside the film, if the plan names one, carries what it should. Raises InputError."""
+    if not isinstance(plan, AudioPlan | TextPlan) or plan.file is None:
+        return
+    _require_readable(plan.file)
+    kind = "a" if isinstance(plan, AudioPlan) else "s"
+    look = ("-map", f"0:{kind}:0", "-t", "1", "-f", "null" if kind == "a" else "webvtt", "-")
+    try:
+        asked = subprocess.run(
+            tethered(
+                [ffmpeg.path, *_QUIET, "-loglevel", "repeat+error", *_opened(plan.file, _formats_beside(plan)), *look]
+            ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ASK_DEADLINE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{plan.file}: ffmpeg could not say within {_ASK_DEADLINE:.0f} s what this is") from error
+    if asked.returncode != 0:
+        what = "sound" if kind == "a" else "subtitles"
+        why = _reason(asked.stderr.decode(errors="replace"))
+        raise InputError(f"{plan.file}: no {what} in it ({why}); allowed: {', '.join(_formats_beside(plan))}")
+
+
+def _formats_beside(plan: Plan) -> Mapping[str, str]:
+    return (_TEXT_FORMATS if isinstance(plan, TextPlan) else _SOUND_FORMATS) | FORMATS
 
 
 def _follow(report: IO[bytes], on_progress: Callable[[float], None], name: str) -> None:
@@ -185,9 +304,9 @@ def _follow(report: IO[bytes], on_progress: Callable[[float], None], name: str) 
                 on_progress(int(value) / 1e6)
 
 
-def _opened(video: Path) -> Sequence[str]:
-    formats = ",".join(FORMATS.values())
-    return ("-protocol_whitelist", "file,pipe", "-format_whitelist", formats, "-i", f"file:{video.absolute()}")
+def _opened(video: Path, formats: Mapping[str, str] = FORMATS) -> Sequence[str]:
+    allowed = ",".join(formats.values())
+    return ("-protocol_whitelist", "file,pipe", "-format_whitelist", allowed, "-i", f"file:{video.absolute()}")
 
 
 def _require_readable(video: Path) -> None:
@@ -225,7 +344,8 @@ def _usable(path: str) -> Ffmpeg | None:
     has = {words[1] for line in asked.stdout.decode(errors="replace").splitlines() if len(words := line.split()) > 1}
     if not {"libx264", "aac"} <= has:
         return None
-    return Ffmpeg(path, version.stdout.decode(errors="replace").partition("\n")[0])
+    codecs = frozenset(codec for codec, encoder in ENCODERS.items() if encoder in has)
+    return Ffmpeg(path, version.stdout.decode(errors="replace").partition("\n")[0], codecs)
 
 
 def _bundled() -> str | None:

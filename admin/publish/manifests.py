@@ -7,7 +7,7 @@ while players budget with the peak (RFC 8216, 4.3.4.2: "the peak segment bit rat
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import groupby
+from itertools import count, groupby
 from typing import Final
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
@@ -18,12 +18,20 @@ from wire.catalog import Kind
 
 INIT: Final = "init.mp4"
 PLAYLIST: Final = "index.m3u8"
+WORDS: Final = "subtitles.vtt"
+#: As ffmpeg spells it; the first is 1.
+SHEET: Final = "sheet-%05d.jpg"
+CUES: Final = "thumbnails.vtt"
+THUMBNAILS_ID: Final = "org.open-oca.thumbnails"
+"""What EXT-X-SESSION-DATA calls them, for pages that show them over HLS."""
 HLS: Final = "master.m3u8"
 DASH: Final = "manifest.mpd"
 
 # SegmentTemplate's spelling and ours; five digits last 111 hours of 4 s segments.
 _MEDIA: Final = "seg-$Number%05d$.m4s"
+_SHEETS: Final = "sheet-$Number%05d$.jpg"
 _AUDIO_GROUP: Final = "audio"
+_TEXT_GROUP: Final = "subtitles"
 # Steering's own pathways are clones of this one (PATHWAY-ID's default in draft-pantos-content-steering). It is said
 # all the same: players take a default in HLS, and none in DASH.
 _PATHWAY: Final = "."
@@ -76,6 +84,43 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Words:
+    """Subtitles in one language: one WebVTT file. `folder` as in `Encoded`."""
+
+    name: str
+    folder: str
+    language: str | None
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Thumbnails, `side` times `side` of `width` by `height` on a sheet, one each `interval` seconds."""
+
+    folder: str
+    width: int
+    height: int
+    side: int
+    interval: int
+    count: int
+    """Of sheets."""
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All that a title's manifests speak of."""
+
+    media: tuple[Encoded, ...]
+    words: tuple[Words, ...] = ()
+    sheets: Sheets | None = None
+
+    @property
+    def duration(self) -> Fraction:
+        return max(rendition.duration for rendition in self.media)
+
+
+@dataclass(frozen=True)
 class Steered:
     """How a title's manifests lead players to steering while they play."""
 
@@ -109,9 +154,41 @@ def hls_playlist(timings: tuple[Timing, ...]) -> str:
     return "\n".join([*lines, "#EXT-X-ENDLIST", ""])
 
 
-def hls_master(renditions: tuple[Encoded, ...], steered: Steered | None = None) -> str:
-    """The multivariant playlist: every video rendition, each with every audio rendition."""
-    audios, videos = _of(Kind.AUDIO, renditions), _of(Kind.VIDEO, renditions)
+def words_playlist(seconds: Fraction) -> str:
+    """The media playlist of subtitles: one segment, as long as the film."""
+    return "\n".join(
+        [
+            "#EXTM3U",
+            "#EXT-X-VERSION:7",
+            f"#EXT-X-TARGETDURATION:{max(1, math.floor(seconds + Fraction(1, 2)))}",
+            "#EXT-X-MEDIA-SEQUENCE:1",
+            "#EXT-X-PLAYLIST-TYPE:VOD",
+            f"#EXTINF:{float(seconds):.6f},",
+            WORDS,
+            "#EXT-X-ENDLIST",
+            "",
+        ]
+    )
+
+
+def thumbnail_cues(width: int, height: int, side: int, interval: int, seconds: float) -> str:
+    """Thumbnails as players over HLS know them: WebVTT that names a part of a picture (Media Fragments, 4.2.2)."""
+    lines = ["WEBVTT", ""]
+    for number in range(max(1, math.ceil(seconds / interval))):
+        sheet, place = divmod(number, side * side)
+        down, across = divmod(place, side)
+        until = min((number + 1) * interval, max(seconds, number * interval + 0.001))
+        lines += [
+            f"{_clock(number * interval)} --> {_clock(until)}",
+            f"{SHEET % (sheet + 1)}#xywh={across * width},{down * height},{width},{height}",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def hls_master(shown: Shown, steered: Steered | None = None) -> str:
+    """The multivariant playlist: every video rendition, each with every audio rendition and all subtitles."""
+    audios, videos = _of(Kind.AUDIO, shown.media), _of(Kind.VIDEO, shown.media)
     lines = ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-INDEPENDENT-SEGMENTS"]
     if steered:
         lines.append(f'#EXT-X-CONTENT-STEERING:SERVER-URI="{steered.question(HLS)}",PATHWAY-ID="{_PATHWAY}"')
@@ -122,6 +199,14 @@ def hls_master(renditions: tuple[Encoded, ...], steered: Steered | None = None) 
             + f',DEFAULT={"NO" if place else "YES"},AUTOSELECT=YES,CHANNELS="{AUDIO_CHANNELS}"'
             + f',URI="{audio.folder}/{PLAYLIST}"'
         )
+    lines += [
+        f'#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID="{_TEXT_GROUP}",NAME="{words.name}"'
+        + (f',LANGUAGE="{words.language}"' if words.language else "")
+        + f',DEFAULT=NO,AUTOSELECT=YES,FORCED=NO,URI="{words.folder}/{PLAYLIST}"'
+        for words in shown.words
+    ]
+    if shown.sheets:
+        lines.append(f'#EXT-X-SESSION-DATA:DATA-ID="{THUMBNAILS_ID}",FORMAT=RAW,URI="{shown.sheets.folder}/{CUES}"')
     for video in videos:
         codecs = ",".join([video.codecs, *sorted({audio.codecs for audio in audios})])
         bandwidth = video.peak_bps + max((audio.peak_bps for audio in audios), default=0)
@@ -131,6 +216,7 @@ def hls_master(renditions: tuple[Encoded, ...], steered: Steered | None = None) 
             f"#EXT-X-STREAM-INF:BANDWIDTH={bandwidth},AVERAGE-BANDWIDTH={average},"
             f'CODECS="{codecs}",RESOLUTION={video.width}x{video.height},FRAME-RATE={float(video.frame_rate):.3f},'
             + (f'AUDIO="{_AUDIO_GROUP}",' if audios else "")
+            + (f'SUBTITLES="{_TEXT_GROUP}",' if shown.words else "")
             + (f'PATHWAY-ID="{_PATHWAY}",' if steered else "")
             + "CLOSED-CAPTIONS=NONE",
             f"{video.folder}/{PLAYLIST}",
@@ -138,10 +224,12 @@ def hls_master(renditions: tuple[Encoded, ...], steered: Steered | None = None) 
     return "\n".join([*lines, ""])
 
 
-def dash_manifest(renditions: tuple[Encoded, ...], steered: Steered | None = None) -> str:
-    """The MPD: one adaptation set for video, one for each audio rendition."""
-    longest = max(rendition.duration for rendition in renditions)
-    segment = max(piece.timing.seconds for rendition in renditions for piece in rendition.pieces)
+def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
+    """The MPD: one adaptation set for the video of each codec, one for each audio rendition and for each subtitles, and
+    one for thumbnails.
+    """
+    longest = shown.duration
+    segment = max(piece.timing.seconds for rendition in shown.media for piece in rendition.pieces)
     mpd = ET.Element(
         "MPD",
         {
@@ -162,16 +250,23 @@ def dash_manifest(renditions: tuple[Encoded, ...], steered: Steered | None = Non
         )
         service.text = steered.question(DASH)
     period = ET.SubElement(mpd, "Period", {"id": "0", "start": "PT0S"})
-    videos = _of(Kind.VIDEO, renditions)
-    picture = _adaptation(period, 0, Kind.VIDEO, None)
-    picture.set("maxWidth", str(max(video.width or 0 for video in videos)))
-    picture.set("maxHeight", str(max(video.height or 0 for video in videos)))
-    for video in videos:
-        assert video.frame_rate is not None
-        shape = {"width": str(video.width), "height": str(video.height), "sar": "1:1"}
-        _representation(picture, video, shape | {"frameRate": str(video.frame_rate)})
-    for place, audio in enumerate(_of(Kind.AUDIO, renditions), start=1):
-        sound = _adaptation(period, place, Kind.AUDIO, audio.language)
+    numbers = count()
+    families = _by_codec(_of(Kind.VIDEO, shown.media))
+    for family, videos in families.items():
+        picture = _adaptation(period, next(numbers), Kind.VIDEO, None)
+        picture.set("maxWidth", str(max(video.width or 0 for video in videos)))
+        picture.set("maxHeight", str(max(video.height or 0 for video in videos)))
+        others = [str(place) for place, other in enumerate(families) if other != family]
+        if others:
+            # A player may go from one codec to another in mid-film (ISO/IEC 23009-1, 5.3.3.5).
+            switching = {"schemeIdUri": "urn:mpeg:dash:adaptation-set-switching:2016", "value": ",".join(others)}
+            ET.SubElement(picture, "SupplementalProperty", switching)
+        for video in videos:
+            assert video.frame_rate is not None
+            shape = {"width": str(video.width), "height": str(video.height), "sar": "1:1"}
+            _representation(picture, video, shape | {"frameRate": str(video.frame_rate)})
+    for place, audio in enumerate(_of(Kind.AUDIO, shown.media), start=1):
+        sound = _adaptation(period, next(numbers), Kind.AUDIO, audio.language)
         role = "main" if place == 1 else "alternate"
         ET.SubElement(sound, "Role", {"schemeIdUri": "urn:mpeg:dash:role:2011", "value": role})
         representation = _representation(sound, audio, {"audioSamplingRate": str(AUDIO_HERTZ)})
@@ -181,6 +276,10 @@ def dash_manifest(renditions: tuple[Encoded, ...], steered: Steered | None = Non
         }
         # The schema wants it before SegmentTemplate.
         representation.insert(0, ET.Element("AudioChannelConfiguration", channels))
+    for words in shown.words:
+        _words(period, next(numbers), words, longest)
+    if shown.sheets:
+        _sheets(period, next(numbers), shown.sheets)
     ET.indent(mpd)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(mpd, encoding="unicode")}\n'
 
@@ -213,6 +312,47 @@ def _representation(parent: ET.Element, rendition: Encoded, more: dict[str, str]
         ET.SubElement(timeline, "S", {"d": str(duration), "r": str(len(list(alike)) - 1)})
     timeline[0].set("t", str(rendition.pieces[0].timing.start))
     return representation
+
+
+def _words(period: ET.Element, number: int, words: Words, longest: Fraction) -> None:
+    lang = {"lang": words.language} if words.language else {}
+    text = ET.SubElement(
+        period, "AdaptationSet", {"id": str(number), "contentType": "text", "mimeType": "text/vtt"} | lang
+    )
+    ET.SubElement(text, "Role", {"schemeIdUri": "urn:mpeg:dash:role:2011", "value": "subtitle"})
+    bandwidth = str(max(1, math.ceil(words.size_bytes * 8 / longest)))
+    representation = ET.SubElement(text, "Representation", {"id": words.folder, "bandwidth": bandwidth})
+    ET.SubElement(representation, "BaseURL").text = f"{words.folder}/{WORDS}"
+
+
+def _sheets(period: ET.Element, number: int, sheets: Sheets) -> None:
+    """DASH-IF IOP 4.3, 6.2.6: tiles of thumbnails."""
+    images = ET.SubElement(
+        period, "AdaptationSet", {"id": str(number), "contentType": "image", "mimeType": "image/jpeg"}
+    )
+    each = sheets.side * sheets.side * sheets.interval
+    template = {"media": f"$RepresentationID$/{_SHEETS}", "duration": str(each), "startNumber": "1"}
+    ET.SubElement(images, "SegmentTemplate", template)
+    shape = {"width": str(sheets.width * sheets.side), "height": str(sheets.height * sheets.side)}
+    bandwidth = str(max(1, math.ceil(sheets.size_bytes * 8 / (each * sheets.count))))
+    representation = ET.SubElement(
+        images, "Representation", {"id": sheets.folder, "bandwidth": bandwidth, "codecs": "jpeg"} | shape
+    )
+    tiles = {"schemeIdUri": "http://dashif.org/guidelines/thumbnail_tile", "value": f"{sheets.side}x{sheets.side}"}
+    ET.SubElement(representation, "EssentialProperty", tiles)
+
+
+def _by_codec(videos: tuple[Encoded, ...]) -> dict[str, tuple[Encoded, ...]]:
+    families: dict[str, tuple[Encoded, ...]] = {}
+    for video in videos:
+        family = video.codecs.partition(".")[0]
+        families[family] = (*families.get(family, ()), video)
+    return families
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds * 1000)
+    return f"{whole // 3_600_000:02}:{whole // 60_000 % 60:02}:{whole // 1000 % 60:02}.{whole % 1000:03}"
 
 
 def _of(kind: Kind, renditions: tuple[Encoded, ...]) -> tuple[Encoded, ...]:

@@ -9,6 +9,7 @@ publish one title, the second to finish stops and says so.
 """
 
 import datetime as dt
+import math
 import random
 import re
 import time
@@ -22,10 +23,25 @@ from typing import Final
 from admin.bucket import UPLOADS_AT_ONCE, Bucket, Upload
 from admin.errors import ConditionFailed, InputError, MachineError, StoreError, StoreRefused, TitleTaken, UsageError
 from admin.progress import Step, Watcher
-from admin.publish.encoder import Ffmpeg, Film, encode, find_ffmpeg, probe
-from admin.publish.manifests import DASH, HLS, Steered, dash_manifest, hls_master
+from admin.publish.complexity import fitted
+from admin.publish.encoder import Ffmpeg, Film, encode, find_ffmpeg, probe, require_aside
+from admin.publish.manifests import DASH, HLS, Shown, Steered, dash_manifest, hls_master
 from admin.publish.numbers import claimed, settled
-from admin.publish.renditions import AUDIO_CHANNELS, PEAK_BPS, AudioPlan, Plan, planned
+from admin.publish.renditions import (
+    AUDIO_CHANNELS,
+    ENCODERS,
+    PEAK_BPS,
+    Aside,
+    AudioPlan,
+    Codec,
+    ImagePlan,
+    Plan,
+    TextPlan,
+    VideoPlan,
+    Wanted,
+    planned,
+)
+from admin.publish.source import LANGUAGE_RULE, is_language
 from admin.publish.workshop import Finished, Workshop
 from wire.catalog import (
     DASH_TYPE,
@@ -75,6 +91,18 @@ class Order:
     is_replacement: bool
     steering_url: str | None = None
     films_url: str | None = None
+    codecs: tuple[Codec, ...] = (Codec.H264,)
+    audio: tuple[Aside, ...] = ()
+    subtitles: tuple[Aside, ...] = ()
+    has_thumbnails: bool = False
+    is_measured: bool = False
+    """The film's own complexity chooses the ladder's rates, if it is long enough to say."""
+    availability: Availability | None = None
+    """None: as the title had it, or everywhere."""
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.heights, self.codecs, self.audio, self.subtitles, self.has_thumbnails)
 
     @property
     def steered(self) -> Steered | None:
@@ -95,15 +123,20 @@ def publish(order: Order, bucket: Bucket, watcher: Watcher) -> Title:
     """Publish the film and return its entry in the catalogue. Raises AdminError; then no player sees any of it."""
     _require_sense(order)
     ffmpeg = find_ffmpeg()
+    _require_encoders(order, ffmpeg)
     with watcher.step("probe", None) as step:
         film = probe(ffmpeg, order.video)
-        plans = planned(film.source, order.heights)
+        plans = planned(film.source, order.wanted)
+        for plan in plans:
+            require_aside(ffmpeg, plan)
         step.note(_description(film))
     with watcher.step("bucket", None) as step:
         bucket.require_usable()
         bucket.require_conditional_writes()
         standing = _standing(order.title, bucket)
         step.note(bucket.url)
+    if order.is_measured:
+        plans = fitted(ffmpeg, film, plans, order.work_dir, watcher)
     with Workshop(order.work_dir, order.title, ffmpeg, film, plans) as workshop:
         if standing.title and not order.is_replacement:
             return _resumed_at_the_end(standing.title, plans, workshop, bucket)
@@ -123,11 +156,21 @@ def _require_sense(order: Order) -> None:
     if not order.heights or not set(order.heights) <= PEAK_BPS.keys():
         asked = ",".join(map(str, order.heights))
         raise UsageError(f"heights {asked!r} can't be used; allowed: any of {', '.join(map(str, PEAK_BPS))}")
+    for aside in (*order.audio, *order.subtitles):
+        if not is_language(aside.language):
+            raise UsageError(f"language {aside.language!r} can't be used; allowed: {LANGUAGE_RULE}")
     for url in (order.steering_url, order.films_url):
         if url is not None and not _BASE_URL.fullmatch(url):
             raise UsageError(f"{url!r} can't be used; allowed: http(s)://host or http(s)://host:port")
     if order.films_url is not None and order.steering_url is None:
         raise UsageError("--films-url says where films are until --steering says better; give both")
+
+
+def _require_encoders(order: Order, ffmpeg: Ffmpeg) -> None:
+    lacking = [ENCODERS[codec] for codec in order.codecs if codec not in ffmpeg.codecs]
+    if lacking:
+        able = ", ".join(codec for codec in Codec if codec in ffmpeg.codecs)
+        raise MachineError(f"{ffmpeg.path} lacks {', '.join(lacking)}; it can make: {able}")
 
 
 def _standing(title: str, bucket: Bucket) -> Standing:
@@ -169,16 +212,16 @@ def _encode_all(
                 making = workshop.begin()
                 encode(ffmpeg, film, plan, making, step.reach)
                 rendition = workshop.finish(plan, making)
-                step.note(f"{_shape(plan)}{len(rendition.encoded.pieces)} segments, {_size(rendition.size_bytes)}")
+                step.note(f"{_shape(rendition)}, {_size(rendition.size_bytes)}")
         made.append(rendition)
-        if not isinstance(plan, AudioPlan):
+        if isinstance(plan, VideoPlan):
             _require_not_broken_off(film, made)
     _require_aligned(made)
     return tuple(made)
 
 
 def _require_not_broken_off(film: Film, made: list[Finished]) -> None:
-    said, found = film.source.duration, max(rendition.ends_at for rendition in made)
+    said, found = film.source.duration, max(rendition.ends_at for rendition in made if rendition.is_media)
     if said is not None and found < said - max(_MISSING_SECONDS, said * _MISSING_SHARE):
         raise InputError(
             f"{film.path}: breaks off at {found:.1f} s of {said:.1f} s: truncated or damaged; a film must be whole"
@@ -186,7 +229,7 @@ def _require_not_broken_off(film: Film, made: list[Finished]) -> None:
 
 
 def _require_aligned(made: list[Finished]) -> None:
-    videos = [rendition for rendition in made if not isinstance(rendition.plan, AudioPlan)]
+    videos = [rendition for rendition in made if isinstance(rendition.plan, VideoPlan)]
     for video in videos[1:]:
         if [piece.timing for piece in video.encoded.pieces] != [piece.timing for piece in videos[0].encoded.pieces]:
             raise MachineError(f"ffmpeg cut {video.plan.name} otherwise than {videos[0].plan.name}")
@@ -236,22 +279,27 @@ def _enter(order: Order, made: tuple[Finished, ...], standing: Standing, bucket:
     folders = {rendition.folder: _folder(title, rendition) for rendition in made}
     held = {_folder_of(old): old.number for old in standing.title.renditions} if standing.title else {}
     given = claim_numbers(bucket, tuple(folders.values()), held)
-    encoded = tuple(rendition.encoded for rendition in made)
+    shown = Shown(
+        tuple(rendition.encoded for rendition in made if rendition.is_media),
+        tuple(rendition.words for rendition in made if isinstance(rendition.plan, TextPlan)),
+        next((rendition.sheets for rendition in made if isinstance(rendition.plan, ImagePlan)), None),
+    )
     manifests = (
-        Upload(_manifest_path(title, DASH), dash_manifest(encoded, order.steered).encode(), DASH_TYPE, BRIEFLY),
-        Upload(_manifest_path(title, HLS), hls_master(encoded, order.steered).encode(), HLS_TYPE, BRIEFLY),
+        Upload(_manifest_path(title, DASH), dash_manifest(shown, order.steered).encode(), DASH_TYPE, BRIEFLY),
+        Upload(_manifest_path(title, HLS), hls_master(shown, order.steered).encode(), HLS_TYPE, BRIEFLY),
     )
     entry = Title(
         title=title,
         published_at=dt.datetime.now(dt.UTC).replace(microsecond=0),
-        duration=max(rendition.ends_at for rendition in made),
+        duration=max(rendition.ends_at for rendition in made if rendition.is_media),
         manifests=tuple(
             CatalogObject(manifest.path, len(manifest.body), manifest.sha256, manifest.content_type)
             for manifest in manifests
         ),
-        renditions=tuple(_rendition(title, rendition, given[folders[rendition.folder]]) for rendition in made),
-        # A licence is of the film, not of its bytes.
-        availability=Availability() if standing.title is None else standing.title.availability,
+        renditions=tuple(
+            _rendition(title, rendition, given[folders[rendition.folder]], float(shown.duration)) for rendition in made
+        ),
+        availability=_availability(order, standing),
     )
     for manifest in manifests:
         _write_if_unchanged(manifest, standing, bucket, title)
@@ -317,26 +365,36 @@ def _change_numbers(bucket: Bucket, change: Callable[[RenditionNumbers], Renditi
             return
 
 
-def _rendition(title: str, made: Finished, number: int) -> Rendition:
-    encoded = made.encoded
+def _availability(order: Order, standing: Standing) -> Availability:
+    if order.availability is not None:
+        return order.availability
+    # A licence is of the film, not of its bytes.
+    return Availability() if standing.title is None else standing.title.availability
+
+
+def _rendition(title: str, made: Finished, number: int, longest: float) -> Rendition:
+    encoded = made.encoded if made.is_media else None
+    duration = float(encoded.duration) if encoded else longest
+    average = encoded.average_bps if encoded else max(1, math.ceil(made.size_bytes * 8 / duration))
+    plan = made.plan
     return Rendition(
         number=number,
-        name=made.plan.name,
-        kind=made.plan.kind,
-        codecs=encoded.codecs,
-        bandwidth_bps=encoded.peak_bps,
-        average_bps=encoded.average_bps,
+        name=plan.name,
+        kind=plan.kind,
+        codecs=made.codecs,
+        bandwidth_bps=encoded.peak_bps if encoded else average,
+        average_bps=average,
         size_bytes=made.size_bytes,
-        duration=float(encoded.duration),
+        duration=duration,
         objects=tuple(
             CatalogObject(f"{_folder(title, made)}/{file.name}", file.size_bytes, file.sha256, file.content_type)
             for file in made.files
         ),
-        width=encoded.width,
-        height=encoded.height,
-        frame_rate=str(encoded.frame_rate) if encoded.frame_rate else None,
-        language=encoded.language,
-        channels=AUDIO_CHANNELS if isinstance(made.plan, AudioPlan) else None,
+        width=plan.width if isinstance(plan, VideoPlan | ImagePlan) else None,
+        height=plan.height if isinstance(plan, VideoPlan | ImagePlan) else None,
+        frame_rate=str(encoded.frame_rate) if encoded and encoded.frame_rate else None,
+        language=plan.track.language if isinstance(plan, AudioPlan | TextPlan) else None,
+        channels=AUDIO_CHANNELS if isinstance(plan, AudioPlan) else None,
     )
 
 
@@ -366,8 +424,16 @@ def _description(film: Film) -> str:
     return f"{source.width}x{source.height}, {float(source.rate):.5g} pictures/s, {length}, {tracks}"
 
 
-def _shape(plan: Plan) -> str:
-    return "" if isinstance(plan, AudioPlan) else f"{plan.width}x{plan.height}, "
+def _shape(made: Finished) -> str:
+    match made.plan:
+        case VideoPlan() as plan:
+            return f"{plan.width}x{plan.height}, {len(made.encoded.pieces)} segments"
+        case AudioPlan():
+            return f"{len(made.encoded.pieces)} segments"
+        case TextPlan() as plan:
+            return plan.track.language or "of unknown language"
+        case ImagePlan() as plan:
+            return f"{plan.width}x{plan.height} each {plan.interval} s, {made.sheets.count} sheets"
 
 
 def _size(size_bytes: int) -> str:

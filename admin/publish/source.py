@@ -34,8 +34,10 @@ _DEFAULT_RATE: Final = Fraction(30)
 _DURATION: Final = re.compile(r"^  Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)", re.MULTILINE)
 # The stream's language stands in brackets after its number, its id (if the container has ids) between them.
 _STREAM: Final = re.compile(
-    r"^  Stream #0:(\d+)(?:\[0x[0-9a-f]+\])?(?:\(([^)]*)\))?: (Video|Audio|Subtitle|Data|Attachment)", re.MULTILINE
+    r"^  Stream #0:(\d+)(?:\[0x[0-9a-f]+\])?(?:\(([^)]*)\))?: (Video|Audio|Subtitle|Data|Attachment)(?:: (\w+))?",
+    re.MULTILINE,
 )
+_CONTAINER: Final = re.compile(r"^Input #0, (.+?), from '", re.MULTILINE)
 _FRAME: Final = re.compile(r"^\[Parsed_showinfo_\d+ @ \S+\] n: *0 .*? sar:(\d+)/(\d+) s:(\d+)x(\d+) ", re.MULTILINE)
 _RATE: Final = re.compile(r"^\[Parsed_showinfo_\d+ @ \S+\] config in .*frame_rate: (\d+)/(\d+)", re.MULTILINE)
 _AVERAGE_RATE: Final = re.compile(r"^  Stream #0:\d+.*: Video: .*?, ([\d.]+) fps", re.MULTILINE)
@@ -43,6 +45,11 @@ _ESTIMATED: Final = "Estimating duration from bitrate"
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 # ISO 639-2 codes for "we do not know", "no speech", "several".
 _NO_LANGUAGE: Final = {"und", "zxx", "mis", "mul"}
+LANGUAGE_RULE: Final = "a language tag such as de, deu or pt-BR"
+# Subtitles that are words; others are pictures of words (Blu-ray, DVD, DVB), which only a reader can turn into words.
+_WORDS: Final = {"ass", "mov_text", "srt", "ssa", "subrip", "text", "webvtt"}
+# Containers with an index of their pictures. In others ffmpeg seeks by guessing, and lands behind what was asked for.
+_INDEXED: Final = {FORMATS["MP4/MOV"], FORMATS["Matroska/WebM"]}
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,20 @@ class Track:
 
 
 @dataclass(frozen=True)
+class Subtitles:
+    """One track of subtitles, as `Track`. `are_words`: they are text, not pictures of it."""
+
+    index: int
+    language: str | None
+    are_words: bool
+
+
+@dataclass(frozen=True)
 class Source:
     """A film as a viewer would see it: rotated upright, square pixels, constant frame rate.
 
-    `duration` is in seconds, None when the container does not say it or ffmpeg only guessed it.
+    `duration` is in seconds, None when the container does not say it or ffmpeg only guessed it. `has_index`: ffmpeg
+    finds any moment of it exactly.
     """
 
     width: int
@@ -65,6 +82,13 @@ class Source:
     rate: Fraction
     duration: float | None
     tracks: tuple[Track, ...]
+    subtitles: tuple[Subtitles, ...] = ()
+    has_index: bool = False
+
+
+def is_language(text: str) -> bool:
+    """Whether it is spelled as a language tag is (BCP 47, as far as films need it)."""
+    return _LANGUAGE.fullmatch(text) is not None
 
 
 def read_source(banner: str) -> Source | None:
@@ -74,14 +98,21 @@ def read_source(banner: str) -> Source | None:
         return None
     sar_across, sar_down, width, height = map(int, frame.groups())
     aspect = Fraction(sar_across, sar_down) if sar_across and sar_down else Fraction(1)
-    streams = [(kind, language) for _, language, kind in _input_streams(banner)]
-    languages = [language for kind, language in streams if kind == "Audio"]
+    streams = _input_streams(banner)
+    languages = [language for _, language, kind, _ in streams if kind == "Audio"]
+    subtitles = [(language, codec) for _, language, kind, codec in streams if kind == "Subtitle"]
+    container = _CONTAINER.search(banner)
     return Source(
         width=max(1, round(width * aspect)),
         height=height,
         rate=_frame_rate(banner),
         duration=_duration(banner),
         tracks=tuple(Track(index, _language(text)) for index, text in enumerate(languages)),
+        subtitles=tuple(
+            Subtitles(index, _language(text), are_words=codec in _WORDS)
+            for index, (text, codec) in enumerate(subtitles)
+        ),
+        has_index=container is not None and container[1] in _INDEXED,
     )
 
 
@@ -103,7 +134,7 @@ def constant_rate(nominal: Fraction, average: Fraction | None) -> Fraction:
     return rate / -(-rate // MAX_RATE)
 
 
-def _input_streams(banner: str) -> list[tuple[str, str, str]]:
+def _input_streams(banner: str) -> list[tuple[str, str, str, str]]:
     return _STREAM.findall(banner.partition("Stream mapping:")[0])
 
 

@@ -28,14 +28,31 @@ from msgspec import Struct
 from admin.errors import InputError, MachineError, TitleTaken
 from admin.publish.boxes import BoxError, Timing, segment_timing, video_codec
 from admin.publish.encoder import SEGMENT_SECONDS, Ffmpeg, Film, encoding
-from admin.publish.manifests import INIT, PLAYLIST, Encoded, Piece, hls_playlist, segment_name
-from admin.publish.renditions import AudioPlan, Plan, VideoPlan
+from admin.publish.manifests import (
+    CUES,
+    INIT,
+    PLAYLIST,
+    SHEET,
+    WORDS,
+    Encoded,
+    Piece,
+    Sheets,
+    Words,
+    hls_playlist,
+    segment_name,
+    thumbnail_cues,
+    words_playlist,
+)
+from admin.publish.renditions import SHEET_SIDE, AudioPlan, ImagePlan, Plan, TextPlan, VideoPlan
 from wire.catalog import HLS_TYPE
 
 # AAC-LC, the only profile we encode (RFC 6381, ISO/IEC 14496-3 object type 2).
 _AUDIO_CODEC: Final = "mp4a.40.2"
 _RECORD: Final = "record.json"
 _DIGEST_LETTERS: Final = 16
+_WORDS_TYPE: Final = "text/vtt"
+_NO_LENGTH: Final = 1.0
+"""Seconds, of a film whose file doesn't say how long it is: one thumbnail for a sheet, at least."""
 
 
 class File(Struct, frozen=True):
@@ -48,7 +65,9 @@ class File(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """What is to be known of a finished rendition; `timings` are (start, duration, timescale) of each segment."""
+    """What is to be known of a finished rendition; `timings` are (start, duration, timescale) of each segment, of which
+    subtitles and thumbnails have none.
+    """
 
     codecs: str
     files: tuple[File, ...]
@@ -62,13 +81,22 @@ class Finished:
         self.plan = plan
         self.path = path
         self.files = record.files
+        self.codecs = record.codecs
         digest = hashlib.sha256()
         for file in record.files:
             digest.update(f"{file.name} {file.sha256}\n".encode())
         self.folder = f"{plan.name}.{digest.hexdigest()[:_DIGEST_LETTERS]}"
+        self.size_bytes = sum(file.size_bytes for file in record.files)
+        self._record = record
+        self._rate = rate
+
+    @property
+    def encoded(self) -> Encoded:
+        """What manifests say of pictures in motion, and of sound."""
+        plan, record = self.plan, self._record
+        assert isinstance(plan, VideoPlan | AudioPlan)
         sizes = {file.name: file.size_bytes for file in record.files}
-        self.size_bytes = sum(sizes.values())
-        self.encoded = Encoded(
+        return Encoded(
             name=plan.name,
             kind=plan.kind,
             folder=self.folder,
@@ -79,15 +107,35 @@ class Finished:
             ),
             width=plan.width if isinstance(plan, VideoPlan) else None,
             height=plan.height if isinstance(plan, VideoPlan) else None,
-            frame_rate=rate if isinstance(plan, VideoPlan) else None,
+            frame_rate=self._rate if isinstance(plan, VideoPlan) else None,
             language=plan.track.language if isinstance(plan, AudioPlan) else None,
         )
 
     @property
+    def words(self) -> Words:
+        """What manifests say of subtitles."""
+        assert isinstance(self.plan, TextPlan)
+        (size,) = (file.size_bytes for file in self.files if file.name == WORDS)
+        return Words(self.plan.name, self.folder, self.plan.track.language, size)
+
+    @property
+    def sheets(self) -> Sheets:
+        """What manifests say of thumbnails."""
+        plan = self.plan
+        assert isinstance(plan, ImagePlan)
+        sizes = [file.size_bytes for file in self.files if file.content_type == "image/jpeg"]
+        return Sheets(self.folder, plan.width, plan.height, SHEET_SIDE, plan.interval, len(sizes), sum(sizes))
+
+    @property
+    def is_media(self) -> bool:
+        """Whether it has segments: the others are at most as long as those."""
+        return isinstance(self.plan, VideoPlan | AudioPlan)
+
+    @property
     def ends_at(self) -> float:
         """The moment of the film, in seconds, where the last segment ends."""
-        last = self.encoded.pieces[-1].timing
-        return (last.start + last.duration) / last.timescale
+        start, duration, timescale = self._record.timings[-1]
+        return (start + duration) / timescale
 
 
 class Workshop:
@@ -147,7 +195,7 @@ class Workshop:
     def finish(self, plan: Plan, making: Path) -> Finished:
         """The rendition encoded into `making`: checked, measured, given its playlist, and moved into its place."""
         try:
-            record = self._measure(plan, making)
+            record = self._record(plan, making)
             (making / _RECORD).write_bytes(msgspec.json.encode(record))
             path = self.path / plan.name
             shutil.rmtree(path, ignore_errors=True)
@@ -168,7 +216,35 @@ class Workshop:
         if [path.name for path in self.path.iterdir()] == ["lock"]:
             self.discard()
 
-    def _measure(self, plan: Plan, making: Path) -> Record:
+    def _record(self, plan: Plan, making: Path) -> Record:
+        match plan:
+            case VideoPlan() | AudioPlan():
+                return self._measure(plan, making)
+            case TextPlan():
+                words = (making / WORDS).read_text(encoding="utf-8", errors="replace")
+                if "-->" not in words:
+                    raise InputError(f"{plan.file or self._film.path}: no words in the subtitles for {plan.name}")
+                (making / PLAYLIST).write_text(words_playlist(Fraction(self._length).limit_denominator(1000)))
+                types = [(PLAYLIST, HLS_TYPE), (WORDS, _WORDS_TYPE)]
+                return Record("wvtt", tuple(_file(making / name, kind) for name, kind in types), ())
+            case ImagePlan():
+                return self._sheets(plan, making)
+
+    @property
+    def _length(self) -> float:
+        return self._film.source.duration or _NO_LENGTH
+
+    def _sheets(self, plan: ImagePlan, making: Path) -> Record:
+        sheets = sorted(path.name for path in making.iterdir() if path.suffix == ".jpg")
+        if not sheets or sheets != [SHEET % number for number in range(1, len(sheets) + 1)]:
+            raise InputError(f"{self._film.path}: nothing in it could be decoded for {plan.name}")
+        full = len(sheets) * SHEET_SIDE * SHEET_SIDE * plan.interval
+        shape = (plan.width, plan.height, SHEET_SIDE, plan.interval)
+        (making / CUES).write_text(thumbnail_cues(*shape, min(self._film.source.duration or full, full)))
+        types = [(CUES, _WORDS_TYPE), *((name, "image/jpeg") for name in sheets)]
+        return Record("jpeg", tuple(_file(making / name, kind) for name, kind in types), ())
+
+    def _measure(self, plan: VideoPlan | AudioPlan, making: Path) -> Record:
         segments = sorted(path for path in making.iterdir() if path.suffix == ".m4s")
         if not segments:
             raise InputError(f"{self._film.path}: nothing in it could be decoded for {plan.name}")
@@ -202,7 +278,9 @@ def _require_whole(plan: Plan, timings: tuple[Timing, ...]) -> None:
 def _job_digest(ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...]) -> str:
     found = film.path.stat()
     recipes = [encoding(film.source, plan) for plan in plans]
-    job = [str(film.path.resolve()), found.st_size, found.st_mtime_ns, ffmpeg.version, recipes]
+    asides = [plan.file for plan in plans if isinstance(plan, AudioPlan | TextPlan) and plan.file]
+    beside = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in asides]
+    job = [str(film.path.resolve()), found.st_size, found.st_mtime_ns, ffmpeg.version, recipes, beside]
     return hashlib.sha256(json.dumps(job).encode(errors="surrogateescape")).hexdigest()[:12]
 
 

@@ -33,6 +33,8 @@ from wire.playback import Place, PlayableRendition, Playback
 
 _AGAIN: Final = 5
 """Seconds after which who met an outage may ask again."""
+_ASIDES: Final = {Kind.TEXT, Kind.IMAGE}
+"""The page shows them itself: no decoder of the device is asked."""
 _PIXELS: Final = re.compile(r"[0-9]{1,5}")
 
 
@@ -156,7 +158,11 @@ class Player:
         self, title: str, listing: Listing, able: tuple[str, ...], most: tuple[int | None, int | None]
     ) -> tuple[PlayableRendition, ...]:
         """What the device can play. Raises `Refused` if it has no picture, or no sound where there is some."""
-        fitting = tuple(one for one in listing.renditions if can_play(one.codecs, able) and _fits(one, most))
+        fitting = tuple(
+            one
+            for one in listing.renditions
+            if one.kind in _ASIDES or (can_play(one.codecs, able) and _fits(one, most))
+        )
         kinds = {one.kind for one in fitting}
         missing = [
             kind for kind in (Kind.VIDEO, Kind.AUDIO) if kind in {one.kind for one in listing.renditions} - kinds

@@ -34,7 +34,7 @@ def arguments(short, tmp_path):
     def made(store, video=short, title="metropolis", heights="144,240") -> list[str]:
         return [
             *("publish", str(video), "--title", title, "--to", store.url, "--endpoint-url", store.endpoint_url),
-            *("--work-dir", str(tmp_path / "work"), "--heights", heights),
+            *("--work-dir", str(tmp_path / "work"), "--heights", heights, "--no-thumbnails"),
         ]
 
     return made
@@ -46,6 +46,33 @@ def test_a_film_is_published_and_the_urls_are_told(oca_admin, arguments, store):
     steps = [line.removesuffix(" ...") for line in ran.stdout.splitlines() if line.endswith(" ...")]
     assert steps == ["probe", "bucket", "encode audio", "encode 144p", "encode 180p", "upload", "catalogue"]
     assert ran.stdout.splitlines()[-1].startswith(f"published: {store.url}/titles/metropolis/master.m3u8")
+
+
+def test_what_the_operator_says_of_languages_codecs_and_countries_is_done(oca_admin, arguments, store, tmp_path):
+    words = tmp_path / "pt.vtt"
+    words.write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nBoa noite\n")
+    more = ("--thumbnails", "--subtitles", f"pt={words}", "--only-in", "pt,ES", "--not-in", "RU", "--ladder", "table")
+    ran = oca_admin(*arguments(store, heights="144"), *more)
+    assert ran.exit_code == 0, ran.stderr
+    title = store.title("metropolis")
+    assert [rendition.name for rendition in title.renditions] == ["subtitles", "audio", "144p", "thumbnails"]
+    assert (title.availability.only, title.availability.never) == (("PT", "ES"), ("RU",))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--codecs", "h264,divx"), "codecs 'h264,divx' can't be used; allowed: any of h264, hevc, vp9, av1"),
+        (("--subtitles", "pt.srt"), "allowed: LANG=FILE, where LANG is a language tag"),
+        (("--audio", "p/t=x.mp3"), "allowed: LANG=FILE"),
+        (("--only-in", "Portugal"), "'PORTUGAL' is no country; allowed: ISO 3166-1 codes"),
+    ],
+)
+def test_what_can_not_be_understood_is_refused_with_what_is_allowed(oca_admin, arguments, store, more, said):
+    ran = oca_admin(*arguments(store), *more)
+    assert ran.exit_code == 2
+    assert said in ran.stderr
+    assert store.paths() == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admin.publish.renditions import HEIGHTS, PEAK_BPS, AudioPlan, audio_plans, planned, video_plans
+from admin.publish.renditions import HEIGHTS, PEAK_BPS, AudioPlan, Wanted, audio_plans, planned, video_plans
 from admin.publish.source import Source, Track
 
 
@@ -64,7 +64,7 @@ def test_the_shape_is_kept_to_the_pixel(width, height, heights):
 
 
 def test_sound_is_a_rendition_of_its_own_and_is_made_first():
-    plans = planned(film(640, 360), HEIGHTS)
+    plans = planned(film(640, 360), Wanted(HEIGHTS))
     assert [plan.name for plan in plans] == ["audio", "240p", "360p"]
     assert isinstance(plans[0], AudioPlan)
 

@@ -8,21 +8,16 @@ the kernel's table, the appliance's report and steering's rules to the player's 
 
 import contextlib
 import signal
-import subprocess
 
 import pytest
 
-from admin.bucket import Bucket
 from admin.demo.smoke import find_browser
 from admin.errors import MachineError
-from admin.progress import Lines
-from admin.publish.encoder import find_ffmpeg
-from admin.publish.publication import Order, publish
 from tests.doubles.appliance import wait_until
 from tests.doubles.audience import Audience
+from tests.doubles.film import SEGMENT_SECONDS, drawn, published, put_all
 from tests.doubles.networks import announcer, bird, connect, learner, machine
 from tests.doubles.origin import Origin
-from tests.doubles.s3 import S3Server, moto
 from tests.doubles.steering import SECRET, Replica, site
 from tests.doubles.steering import appliance as entry
 from tests.doubles.viewer import screen, serve_page
@@ -40,7 +35,6 @@ TITLE = "big-film"
 MASTER, MPD = f"/titles/{TITLE}/master.m3u8", f"/titles/{TITLE}/manifest.mpd"
 DECLARED = f"/titles/{TITLE}/declared.mpd"
 PLAYING = {"hls": MASTER, "dash": MPD, "shaka": DECLARED}
-SEGMENT_SECONDS = 4
 HOME = (VIEWERS, {"near": "prefix", "far": "anywhere"})
 
 
@@ -112,38 +106,6 @@ class Internet:
         wait_until(lambda: self.placed() == HOME, "both serve, and BGP says who is near")
 
 
-def published(folder, steering_url):
-    """A minute of film as `oca-admin publish` leaves it in a bucket: bodies and headers, by path."""
-    video = folder / "film.mp4"
-    subprocess.run(
-        [
-            *(find_ffmpeg().path, "-nostdin", "-loglevel", "error"),
-            *("-f", "lavfi", "-i", "testsrc2=size=320x180:rate=5:duration=60", "-f", "lavfi", "-i", "sine=duration=60"),
-            *("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", str(video)),
-        ],
-        check=True,
-        timeout=60,
-    )
-    order = Order(
-        *(video, TITLE, (144,), folder / "work"),
-        is_replacement=False,
-        steering_url=steering_url,
-        # As if steering's DNS had answered so.
-        films_url=f"http://{NAMES['near']}",
-    )
-    with moto(folder) as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in S3Server.environment().items():
-            patch.setenv(name, value)
-        publish(order, Bucket("s3://films", store.endpoint_url), Lines())
-        client = store.client()
-        kept = {}
-        for item in client.list_objects_v2(Bucket="films")["Contents"]:
-            answer = client.get_object(Bucket="films", Key=item["Key"])
-            headers = {"content_type": answer["ContentType"], "cache_control": answer["CacheControl"]}
-            kept[f"/{item['Key']}"] = answer["Body"].read(), headers
-        return kept
-
-
 @pytest.fixture(scope="module")
 def internet(module_appliance, tmp_path_factory):
     try:
@@ -163,8 +125,12 @@ def internet(module_appliance, tmp_path_factory):
         origin = hold(Origin(CENTRE, 80))
         replica = Replica(folder / "steering", declared())
         stack.callback(replica.kill)
-        for path, (body, headers) in published(folder, f"http://steer.example:{replica.public_port}").items():
-            origin.put(path, body, **headers)
+        # The second as if steering's DNS had answered so.
+        steered = {
+            "steering_url": f"http://steer.example:{replica.public_port}",
+            "films_url": f"http://{NAMES['near']}",
+        }
+        put_all(origin, published(folder, drawn(folder / "film.mp4", 60), {TITLE: steered}))
         origin.put(DECLARED, all_declared(origin.content(MPD)), content_type="application/dash+xml")
         serve_page(origin)
         replica.start(

@@ -114,8 +114,19 @@ class Viewing:
         return [(each["from"], each["to"], each["why"]) for each in self._page.evaluate("viewing.moves")]
 
     @property
+    def left_at(self) -> float:
+        """When the first place was left, in seconds since 1970."""
+        return self._page.evaluate("(performance.timeOrigin + viewing.moves[0].at) / 1000")
+
+    def pause(self) -> None:
+        self._page.evaluate("video.pause()")
+
+    def go_on(self) -> None:
+        self._page.evaluate("video.play()")
+
+    @property
     def presses(self) -> int:
-        """On play, by the viewer and by the page."""
+        """On play, by the page: the first time or again."""
         return self._page.evaluate("viewing.presses")
 
     def felt(self) -> tuple[int, float]:
@@ -153,7 +164,7 @@ class Screen:
             yield viewing
 
     @contextmanager
-    def pressing_play(self, player: str, steering: str, title: str, token: str, **more: int) -> Iterator[Viewing]:
+    def pressing_play(self, player: str, steering: str, title: str, token: str, **more: Any) -> Iterator[Viewing]:
         """A new viewer who presses play there; the film runs. `ahead`: seconds that the player fetches before they are
         seen; `cookies`: whether it keeps those of appliances.
         """

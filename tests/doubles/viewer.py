@@ -166,9 +166,9 @@ class Screen:
     @contextmanager
     def pressing_play(self, player: str, steering: str, title: str, token: str, **more: Any) -> Iterator[Viewing]:
         """A new viewer who presses play there; the film runs. `ahead`: seconds that the player fetches before they are
-        seen; `cookies`: whether it keeps those of appliances.
+        seen; `cookies`: that it keeps those of appliances; `playback`: what steering said when play was pressed before.
         """
-        asked = {"player": player, "steering": steering, "title": title, "token": token, "ahead": 6, **more}
+        asked = {"player": player, "steering": steering, "title": title, "token": token, **more}
         with self._page(f"press.html?{urlencode(asked)}") as viewing:
             yield viewing
 

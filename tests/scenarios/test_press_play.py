@@ -40,7 +40,8 @@ BOXES = ("near", "far")
 SECONDS = 16
 TITLES = {"clear": {}}
 """Of each kind of title how it is published, besides the usual."""
-PLAYERS = ("hls", "dash")
+PLAYERS = {"hls": 6, "dash": 8}
+"""And how many seconds ahead they fetch: each has two segments at once then, and leaves something for later."""
 VIEWER, THIEF = "127.0.0.1", "127.0.1.9"
 """Addresses in two networks: a token is bound to the viewer's /24."""
 
@@ -53,12 +54,12 @@ class House:
         self.replica = replica
         self.boxes = boxes
         self._key = key
-        self._boots = set()
         self._screen = screen
 
     def pressing_play(self, player, title, **more):
         """The film, from where steering sends this viewer now."""
         steering = f"http://{STEERING}:{self.replica.public_port}"
+        more = {"ahead": PLAYERS[player], **more}
         return self._screen.pressing_play(player, steering, title, LOGIN.token(), **more)
 
     def playback(self, title):
@@ -103,18 +104,19 @@ class House:
         if self.replica.process is None:
             self.replica.start()
         self.replica.change({"type": "set-wish", "appliance": "near", "wish": "serve"})
-        for name, box in self.boxes.items():
+        for box in self.boxes.values():
             if box.process is None:
                 box.launch()
                 box.wait_ready()
-                # What steering believes of it is of its life before.
-                wait_until(lambda n=name: self.boot(n) not in self._boots, f"steering hears {name} again")
-            wait_until(lambda n=name: self.replica.standing(n) == "serving", f"{name} serves")
-        self._boots |= {self.boot(name) for name in self.boxes}
+        wait_until(lambda: all(self.is_heard_serving(name) for name in BOXES), "steering has heard that both serve")
 
-    def boot(self, name):
-        """Of the appliance as steering heard it."""
-        return self.replica.admin("GET", f"/v1/fleet/{name}").json()["heartbeat"]["boot"]
+    def is_heard_serving(self, name):
+        """Whether steering says so of the appliance's present life, and not of one before, or from what it saved."""
+        shown = self.replica.admin("GET", f"/v1/fleet/{name}").json()
+        heard = shown["heartbeat"]
+        return (
+            heard and heard["boot"] == self.boxes[name].status()["steering"]["boot"] and shown["standing"] == "serving"
+        )
 
 
 def declared(boxes):
@@ -204,119 +206,132 @@ def of_appliances(viewing):
 
 @pytest.mark.parametrize("player", PLAYERS)
 def test_a_title_plays_to_its_end_and_everything_is_asked_by_signed_urls(house, title, player):
-    with house.pressing_play(player, title) as viewing:
+    with house.pressing_play(player, title, ahead=SECONDS) as viewing:
         viewing.wait_over()
         asked = of_appliances(viewing)
-    assert {one.path for one in asked if one.status in {200, 206}} >= house.segments(title)
+    assert {one.path for one in asked} >= house.segments(title)
     assert {one.status for one in asked} <= {200, 206}
     assert all(one.token for one in asked)
     assert {house.boxes["near"].get(path).status for path in house.segments(title)} == {401}
 
 
 @contextlib.contextmanager
-def in_mid_film(house, player, title="clear", **more):
-    """A viewer who has two segments and sees the first, all from near."""
-    with house.pressing_play(player, title, **more) as viewing:
-        viewing.wait("viewing.segments.length >= 4")
-        assert viewing.hosts() == {f"near.{SITE}"}
-        yield viewing
+def in_mid_film(house, *players):
+    """Viewers who see the first segment and have the second, all from near, and have not yet asked for more."""
+    with contextlib.ExitStack() as stack:
+        viewings = [stack.enter_context(house.pressing_play(player, "clear")) for player in players]
+        for viewing in viewings:
+            viewing.wait("viewing.segments.length >= 4")
+            assert viewing.hosts() == {f"near.{SITE}"}
+        yield viewings
 
 
-def assert_seen_to_its_end(viewing):
-    viewing.wait_whole()
-    stalls, least = viewing.felt()
-    assert (stalls, least > 0) == (0, True), f"the viewer felt it: {stalls} stalls, {least} s in the buffer"
-    viewing.wait_over()
+def assert_seen_to_the_end(*viewings):
+    """By all of them, and without a stall."""
+    for viewing in viewings:
+        viewing.wait_whole()
+    for viewing in viewings:
+        stalls, least = viewing.felt()
+        assert (stalls, least > 0) == (0, True), f"{stalls} stalls, {least} s in the buffer; {viewing}"
+        viewing.hurry()
+    for viewing in viewings:
+        viewing.wait_over()
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-def test_a_film_goes_on_without_a_stall_when_its_appliance_is_killed(house, player):
-    with in_mid_film(house, player) as viewing:
+def test_films_go_on_without_a_stall_when_their_appliance_is_killed(house):
+    with in_mid_film(house, *PLAYERS) as viewings:
         house.boxes["near"].kill_all()
-        viewing.wait("viewing.segments.some((each) => each.host === it)", f"far.{SITE}")
-        assert_seen_to_its_end(viewing)
-        assert viewing.moves[0][:2] == ("near", "far")
-        assert {one.path for one in of_appliances(viewing) if one.status in {200, 206}} >= house.segments("clear")
-        assert all(one.token for one in of_appliances(viewing))
+        assert_seen_to_the_end(*viewings)
+        for viewing in viewings:
+            assert viewing.moves[0][:2] == ("near", "far")
+            assert f"far.{SITE}" in viewing.hosts()
+            asked = of_appliances(viewing)
+            assert {one.path for one in asked if one.status == 200} >= house.segments("clear")
+            assert all(one.token for one in asked)
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-def test_a_drained_appliance_is_left_at_the_next_answer_of_steering(house, player):
-    with in_mid_film(house, player) as viewing:
+def test_a_drained_appliance_is_left_at_the_next_answer_of_steering(house):
+    with in_mid_film(house, *PLAYERS) as viewings:
         house.replica.change({"type": "set-wish", "appliance": "near", "wish": "drain"})
         drained_at = time.time()
-        viewing.wait("viewing.moves.length > 0")
-        # Questions that were put after the drain: the first answer had the player go.
-        questions = [one for one in viewing.requests if one.path == "/v1/content-steering" and one.at > drained_at]
-        assert len(questions) <= 1
-        assert viewing.moves == [("near", "far", "steering")]
-        left_at = viewing.left_at
-        assert_seen_to_its_end(viewing)
-        assert [one for one in of_appliances(viewing) if one.at > left_at and one.host == f"near.{SITE}"] == []
-        assert f"far.{SITE}" in viewing.hosts()
+        for viewing in viewings:
+            viewing.wait("viewing.moves.length > 0")
+            left_at = viewing.left_at
+            asked = [one.at for one in viewing.requests if one.path == "/v1/content-steering"]
+            assert len([at for at in asked if drained_at < at < left_at]) <= 1, "one TTL is one question"
+        assert_seen_to_the_end(*viewings)
+        for viewing in viewings:
+            assert viewing.moves == [("near", "far", "steering")]
+            assert {one.host for one in of_appliances(viewing) if one.at > viewing.left_at} == {f"far.{SITE}"}
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-def test_a_title_that_its_appliance_holds_goes_on_when_the_origin_dies(house, player):
+def test_titles_that_an_appliance_holds_go_on_when_the_origin_dies(house):
     house.hold("clear")
-    with in_mid_film(house, player) as viewing:
+    with in_mid_film(house, *PLAYERS) as viewings:
         house.origin.drop_connections()
         try:
-            assert_seen_to_its_end(viewing)
+            assert_seen_to_the_end(*viewings)
         finally:
             house.origin.come_back()
-        assert viewing.hosts() == {f"near.{SITE}"}
+        for viewing in viewings:
+            assert viewing.hosts() == {f"near.{SITE}"}
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-def test_a_playing_film_goes_on_when_steering_dies(house, player):
-    with in_mid_film(house, player) as viewing:
+def test_playing_films_go_on_when_steering_dies(house):
+    with in_mid_film(house, *PLAYERS) as viewings:
         house.replica.kill()
         died_at = time.time()
-        viewing.wait(
-            "viewing.allRequests().some(({ url, at, status }) => url.includes(it[0]) && at > it[1] && !status)",
-            ["/v1/content-steering", died_at],
-        )
-        assert_seen_to_its_end(viewing)
-        assert viewing.moves == []
+        for viewing in viewings:
+            viewing.wait("viewing.allRequests().some(({ at, status }) => at > it && status === 0)", died_at)
+        assert_seen_to_the_end(*viewings)
+        for viewing in viewings:
+            assert viewing.moves == []
 
 
 @pytest.mark.parametrize("player", PLAYERS)
 def test_a_page_presses_play_again_when_a_token_ends_in_mid_film(house, player):
-    more = house.pressed_long_ago("clear", 3)
-    with house.pressing_play(player, "clear", ahead=1, **more) as viewing:
-        viewing.wait("viewing.allRequests().some(({ status }) => status === 401)")
-        assert_seen_to_its_end(viewing)
+    lives = 2
+    given = house.pressed_long_ago("clear", lives)
+    over_at = time.time() + lives
+    with house.pressing_play(player, "clear", ahead=1, **given) as viewing:
+        wait_until(lambda: time.time() > over_at, "the token is over")
+        assert_seen_to_the_end(viewing)
         asked = of_appliances(viewing)
         assert viewing.presses == 1
     first = asked[0].token
-    assert {one.status for one in asked if one.token == first} == {200, 401}
+    assert {one.status for one in asked if one.token == first and one.at > over_at} == {401}
     assert {one.status for one in asked if one.token != first} == {200}
 
 
 def test_a_cookie_renews_a_token_that_ends_in_mid_film(house):
     """Where the page sends cookies along: appliances and page are of one site, and the appliances name the page."""
-    lives = 10
-    more = house.pressed_long_ago("clear", lives)
+    # A busy machine may need longer than the first until the page has begun.
+    assert any(is_renewed_by_cookies(house, lives) for lives in (4, 30))
+
+
+def is_renewed_by_cookies(house, lives):
+    """Whether nobody had to press play again for films whose URLs are good for so many seconds."""
+    given = house.pressed_long_ago("clear", lives)
     over_at = time.time() + lives
     with contextlib.ExitStack() as stack:
-        both = [
-            stack.enter_context(house.pressing_play(player, "clear", cookies=1, ahead=1, **more)) for player in PLAYERS
+        viewings = [
+            stack.enter_context(house.pressing_play(player, "clear", cookies=1, ahead=1, **given)) for player in PLAYERS
         ]
-        for viewing in both:
+        for viewing in viewings:
             viewing.pause()
         wait_until(lambda: time.time() > over_at, "the tokens are over")
-        for viewing in both:
+        for viewing in viewings:
             viewing.go_on()
-            viewing.wait_over()
+        assert_seen_to_the_end(*viewings)
+        for viewing in viewings:
             asked = of_appliances(viewing)
-            assert viewing.presses == 0
-            assert [one for one in asked if one.at > over_at]
-            assert {one.status for one in asked} == {200}
+            assert [one for one in asked if one.at > over_at and one.status == 200]
+            assert {one.status for one in asked} == {200} or viewing.presses
+        return not any(viewing.presses for viewing in viewings)
 
 
 def test_a_stolen_url_is_refused_in_another_network_while_its_viewer_goes_on(house):
-    with in_mid_film(house, "hls") as viewing:
+    with in_mid_film(house, "hls") as (viewing,):
         url = next(one.url for one in of_appliances(viewing) if one.path.endswith(".m4s"))
         before = house.boxes["near"].metric("oca_access_refusals_total", reason="network")
         stolen = fetched(url, THIEF)
@@ -324,7 +339,7 @@ def test_a_stolen_url_is_refused_in_another_network_while_its_viewer_goes_on(hou
         assert stolen.body.startswith(b"network: ")
         assert house.boxes["near"].metric("oca_access_refusals_total", reason="network") == before + 1
         assert fetched(url, VIEWER).status == 200
-        assert_seen_to_its_end(viewing)
+        assert_seen_to_the_end(viewing)
         assert {one.status for one in of_appliances(viewing)} <= {200, 206}
 
 

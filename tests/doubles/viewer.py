@@ -30,6 +30,18 @@ class Segment(NamedTuple):
     rendition: str
     number: int
     """The first is 1."""
+    at: float
+    """When it was asked for, in seconds since 1970."""
+
+
+class Answer(NamedTuple):
+    """One of steering's, to a player."""
+
+    asked_at: float
+    at: float
+    """When the player had it, in seconds since 1970."""
+    first: str
+    """The pathway that it is to take."""
 
 
 class Request(NamedTuple):
@@ -78,6 +90,12 @@ class Viewing:
     def segments(self) -> list[Segment]:
         """In the order in which they came."""
         return [Segment(**each) for each in self._page.evaluate("viewing.segments")]
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Steering's, in the order in which they were asked for."""
+        questions, answers = self._page.evaluate("[viewing.questions, viewing.answers]")
+        return [Answer(asked_at, **answer) for asked_at, answer in zip(questions, answers, strict=False)]
 
     def hosts(self) -> set[str]:
         return {segment.host for segment in self.segments}

@@ -8,6 +8,7 @@ the kernel's table, the appliance's report and steering's rules to the player's 
 
 import contextlib
 import signal
+import time
 
 import pytest
 
@@ -235,10 +236,16 @@ def others_watch(internet):
 
 
 @pytest.mark.parametrize("player", PLAYING)
-def test_a_playing_film_moves_when_its_appliance_is_drained(internet, player):
+def test_a_playing_film_leaves_a_drained_appliance_within_one_ttl_of_steering(internet, player):
     with watched(internet, player) as viewing:
         internet.replica.change({"type": "set-wish", "appliance": "near", "wish": "drain"})
+        drained_at = time.time()
         wait_moved(viewing)
+        # A player asks once in a TTL. At the first answer after the drain it goes, and asks nothing of near any more.
+        answer = next(answer for answer in viewing.answers if answer.asked_at > drained_at)
+        assert answer.first == "far"
+        late = [segment for segment in viewing.segments if segment.host == NAMES["near"] and segment.at > answer.at]
+        assert late == []
 
 
 @pytest.mark.parametrize("player", PLAYING)

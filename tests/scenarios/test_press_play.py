@@ -288,19 +288,33 @@ def test_playing_films_go_on_when_steering_dies(house):
             assert viewing.moves == []
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-def test_a_page_presses_play_again_when_a_token_ends_in_mid_film(house, player):
-    lives = 2
+@contextlib.contextmanager
+def with_brief_urls(house, lives, **more):
+    """Viewers whose URLs are good for so many seconds from now, and the moment when they are over."""
     given = house.pressed_long_ago("clear", lives)
     over_at = time.time() + lives
-    with house.pressing_play(player, "clear", ahead=1, **given) as viewing:
-        wait_until(lambda: time.time() > over_at, "the token is over")
-        assert_seen_to_the_end(viewing)
-        asked = of_appliances(viewing)
-        assert viewing.presses == 1
-    first = asked[0].token
-    assert {one.status for one in asked if one.token == first and one.at > over_at} == {401}
-    assert {one.status for one in asked if one.token != first} == {200}
+    with contextlib.ExitStack() as stack:
+        viewings = [
+            stack.enter_context(house.pressing_play(player, "clear", **{**given, "ahead": 1, **more}))
+            for player in PLAYERS
+        ]
+        for viewing in viewings:
+            viewing.pause()
+        wait_until(lambda: time.time() > over_at, "the URLs are over")
+        for viewing in viewings:
+            viewing.go_on()
+        yield viewings, over_at
+
+
+def test_a_page_presses_play_again_when_a_token_ends_in_mid_film(house):
+    with with_brief_urls(house, 2) as (viewings, over_at):
+        assert_seen_to_the_end(*viewings)
+        for viewing in viewings:
+            asked = of_appliances(viewing)
+            first = asked[0].token
+            assert {one.status for one in asked if one.token == first and one.at > over_at} == {401}
+            assert {one.status for one in asked if one.token != first} == {200}
+            assert viewing.presses == 1
 
 
 def test_a_cookie_renews_a_token_that_ends_in_mid_film(house):
@@ -311,17 +325,7 @@ def test_a_cookie_renews_a_token_that_ends_in_mid_film(house):
 
 def is_renewed_by_cookies(house, lives):
     """Whether nobody had to press play again for films whose URLs are good for so many seconds."""
-    given = house.pressed_long_ago("clear", lives)
-    over_at = time.time() + lives
-    with contextlib.ExitStack() as stack:
-        viewings = [
-            stack.enter_context(house.pressing_play(player, "clear", cookies=1, ahead=1, **given)) for player in PLAYERS
-        ]
-        for viewing in viewings:
-            viewing.pause()
-        wait_until(lambda: time.time() > over_at, "the tokens are over")
-        for viewing in viewings:
-            viewing.go_on()
+    with with_brief_urls(house, lives, cookies=1) as (viewings, over_at):
         assert_seen_to_the_end(*viewings)
         for viewing in viewings:
             asked = of_appliances(viewing)

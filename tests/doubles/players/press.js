@@ -22,10 +22,10 @@ viewing.allRequests = () => {
   return viewing.requests;
 };
 Object.defineProperty(viewing, 'segments', {
-  get: () => viewing.allRequests().flatMap(({ url, status }) => {
+  get: () => viewing.allRequests().flatMap(({ url, at, status }) => {
     const [, rendition, number] = /\/([^/]+)\/seg-(\d+)\.m4s/.exec(url) ?? [];
     const came = number && (status === 200 || status === 206);
-    return came ? [{ host: new URL(url).hostname, rendition, number: Number(number) }] : [];
+    return came ? [{ host: new URL(url).hostname, rendition, number: Number(number), at }] : [];
   }),
 });
 

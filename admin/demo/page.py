@@ -29,6 +29,7 @@ _ASSETS: Final = {
     "/demo.js": ("demo.js", "text/javascript"),
     "/places.js": ("places.js", "text/javascript"),
     "/players.js": ("players.js", "text/javascript"),
+    "/felt.js": ("felt.js", "text/javascript"),
     "/hls.min.js": ("hls.min.js", "text/javascript"),
     "/hls.LICENSE": ("hls.LICENSE", "text/plain"),
     "/dash.mediaplayer.min.js": ("dash.mediaplayer.min.js", "text/javascript"),

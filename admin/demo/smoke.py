@@ -52,7 +52,7 @@ _TROUBLE: Final = "() => window.demo && window.demo.trouble"
 
 
 _SWITCHED: Final = """() => ({
-  current: demo.places.current.id, stalls: demo.stalls, leastBuffer: demo.leastBuffer,
+  current: demo.places.current.id, stalls: demo.felt.stalls, leastBuffer: demo.felt.leastBuffer,
 })"""
 
 

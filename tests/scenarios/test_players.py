@@ -8,21 +8,17 @@ the kernel's table, the appliance's report and steering's rules to the player's 
 
 import contextlib
 import signal
-import subprocess
+import time
 
 import pytest
 
-from admin.bucket import Bucket
 from admin.demo.smoke import find_browser
 from admin.errors import MachineError
-from admin.progress import Lines
-from admin.publish.encoder import find_ffmpeg
-from admin.publish.publication import Order, publish
 from tests.doubles.appliance import wait_until
 from tests.doubles.audience import Audience
+from tests.doubles.film import SEGMENT_SECONDS, drawn, published, put_all
 from tests.doubles.networks import announcer, bird, connect, learner, machine
 from tests.doubles.origin import Origin
-from tests.doubles.s3 import S3Server, moto
 from tests.doubles.steering import SECRET, Replica, site
 from tests.doubles.steering import appliance as entry
 from tests.doubles.viewer import screen, serve_page
@@ -40,7 +36,6 @@ TITLE = "big-film"
 MASTER, MPD = f"/titles/{TITLE}/master.m3u8", f"/titles/{TITLE}/manifest.mpd"
 DECLARED = f"/titles/{TITLE}/declared.mpd"
 PLAYING = {"hls": MASTER, "dash": MPD, "shaka": DECLARED}
-SEGMENT_SECONDS = 4
 HOME = (VIEWERS, {"near": "prefix", "far": "anywhere"})
 
 
@@ -112,38 +107,6 @@ class Internet:
         wait_until(lambda: self.placed() == HOME, "both serve, and BGP says who is near")
 
 
-def published(folder, steering_url):
-    """A minute of film as `oca-admin publish` leaves it in a bucket: bodies and headers, by path."""
-    video = folder / "film.mp4"
-    subprocess.run(
-        [
-            *(find_ffmpeg().path, "-nostdin", "-loglevel", "error"),
-            *("-f", "lavfi", "-i", "testsrc2=size=320x180:rate=5:duration=60", "-f", "lavfi", "-i", "sine=duration=60"),
-            *("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", str(video)),
-        ],
-        check=True,
-        timeout=60,
-    )
-    order = Order(
-        *(video, TITLE, (144,), folder / "work"),
-        is_replacement=False,
-        steering_url=steering_url,
-        # As if steering's DNS had answered so.
-        films_url=f"http://{NAMES['near']}",
-    )
-    with moto(folder) as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in S3Server.environment().items():
-            patch.setenv(name, value)
-        publish(order, Bucket("s3://films", store.endpoint_url), Lines())
-        client = store.client()
-        kept = {}
-        for item in client.list_objects_v2(Bucket="films")["Contents"]:
-            answer = client.get_object(Bucket="films", Key=item["Key"])
-            headers = {"content_type": answer["ContentType"], "cache_control": answer["CacheControl"]}
-            kept[f"/{item['Key']}"] = answer["Body"].read(), headers
-        return kept
-
-
 @pytest.fixture(scope="module")
 def internet(module_appliance, tmp_path_factory):
     try:
@@ -163,8 +126,12 @@ def internet(module_appliance, tmp_path_factory):
         origin = hold(Origin(CENTRE, 80))
         replica = Replica(folder / "steering", declared())
         stack.callback(replica.kill)
-        for path, (body, headers) in published(folder, f"http://steer.example:{replica.public_port}").items():
-            origin.put(path, body, **headers)
+        # The second as if steering's DNS had answered so.
+        steered = {
+            "steering_url": f"http://steer.example:{replica.public_port}",
+            "films_url": f"http://{NAMES['near']}",
+        }
+        put_all(origin, published(folder, drawn(folder / "film.mp4", 60), {TITLE: steered}))
         origin.put(DECLARED, all_declared(origin.content(MPD)), content_type="application/dash+xml")
         serve_page(origin)
         replica.start(
@@ -269,10 +236,16 @@ def others_watch(internet):
 
 
 @pytest.mark.parametrize("player", PLAYING)
-def test_a_playing_film_moves_when_its_appliance_is_drained(internet, player):
+def test_a_playing_film_leaves_a_drained_appliance_within_one_ttl_of_steering(internet, player):
     with watched(internet, player) as viewing:
         internet.replica.change({"type": "set-wish", "appliance": "near", "wish": "drain"})
+        drained_at = time.time()
         wait_moved(viewing)
+        # A player asks once in a TTL. At the first answer after the drain it goes, and asks nothing of near any more.
+        answer = next(answer for answer in viewing.answers if answer.asked_at > drained_at)
+        assert answer.first == "far"
+        late = [segment for segment in viewing.segments if segment.host == NAMES["near"] and segment.at > answer.at]
+        assert late == []
 
 
 @pytest.mark.parametrize("player", PLAYING)

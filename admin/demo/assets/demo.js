@@ -7,7 +7,7 @@ const video = $('video');
 const asked = new URLSearchParams(location.search);
 // Read by `oca-admin demo --smoke` too.
 const demo = (window.demo = {
-  deliveries: [], switches: [], isBuffered: false, trouble: null, stalls: 0, leastBuffer: null, bps: 0,
+  deliveries: [], switches: [], isBuffered: false, trouble: null, felt: null, bps: 0,
 });
 // The browser keeps the timings of 250 files unless told otherwise; a long film has more.
 performance.setResourceTimingBufferSize(20000);
@@ -111,7 +111,7 @@ function showFigures() {
   $('hits').textContent = counted.length ? `${hits.length} of ${counted.length}` : '–';
   const times = counted.map((each) => each.firstByte).sort((a, b) => a - b);
   $('first-byte').textContent = times.length ? milliseconds(times[Math.floor(times.length / 2)]) : '–';
-  $('stalls').textContent = demo.stalls;
+  $('stalls').textContent = demo.felt.stalls;
 }
 
 // --- Where from ---
@@ -176,24 +176,6 @@ function fail(text) {
   $('trouble').hidden = false;
 }
 
-function bufferAhead() {
-  const { buffered, currentTime } = video;
-  for (let part = 0; part < buffered.length; part += 1) {
-    if (buffered.start(part) <= currentTime + 0.1 && currentTime < buffered.end(part)) {
-      return buffered.end(part) - currentTime;
-    }
-  }
-  return 0;
-}
-
-/** What the viewer would feel: how full the buffer is, and whether the picture had to stop. */
-function watch() {
-  const ahead = bufferAhead();
-  $('buffer').textContent = `${ahead.toFixed(1)} s`;
-  const nearEnd = video.currentTime + ahead > demo.film.duration - 0.5;
-  if (demo.hasBegun && !nearEnd) demo.leastBuffer = Math.min(demo.leastBuffer ?? ahead, ahead);
-}
-
 function offerRenditions(player) {
   const choice = $('rendition');
   choice.replaceChildren(new Option('by itself', ''));
@@ -226,7 +208,8 @@ async function pressPlay() {
 
 async function play() {
   const playback = (demo.playback = await pressPlay());
-  demo.places = new Places(playback, switched);
+  demo.places = new Places(playback, switched, pressPlay);
+  demo.felt = new Felt(video, demo.film.duration);
   showCurrent();
   const Player = PLAYERS[$('player').value];
   const player = new Player(video, demo.places, playback.session, {
@@ -241,13 +224,8 @@ async function play() {
     buffered() { demo.isBuffered = true; },
     fail(text) { fail(`Playing stopped: ${text}`); },
   });
-  video.addEventListener('playing', () => { demo.hasBegun = true; });
-  video.addEventListener('waiting', () => {
-    if (!demo.hasBegun || video.seeking) return;
-    demo.stalls += 1;
-    showFigures();
-  });
-  setInterval(watch, 100);
+  video.addEventListener('waiting', showFigures);
+  setInterval(() => { $('buffer').textContent = `${demo.felt.ahead().toFixed(1)} s`; }, 100);
   setInterval(() => look().catch(() => {}), 1000);
   player.start(demo.places.current);
 }

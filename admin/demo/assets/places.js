@@ -12,12 +12,15 @@ const SHUNNED = 20;
 class Places {
   /**
    * `playback` is steering's answer to pressing play. `told(event)` hears of each change: {from, to, why, at}.
+   * `pressPlay()` promises another such answer, for when the time of this one's URLs is over.
    */
-  constructor(playback, told) {
+  constructor(playback, told, pressPlay) {
     this.title = playback.title;
     this.list = playback.places;
     this.current = this.list[0];
     this.told = told;
+    this.pressPlay = pressPlay;
+    this.renewal = null;
     this.failedAt = new Map();
     this.question = playback.content_steering;
     this.bps = null;
@@ -50,6 +53,27 @@ class Places {
       ?? this.list[(this.list.indexOf(this.current) + 1) % this.list.length];
     if (next === this.current) return false;
     this.go(next, why);
+    return true;
+  }
+
+  /**
+   * A request to this URL was not let in (401): its token's time is over, or its key was withdrawn. Play is pressed
+   * again, once for all that are refused at the same time. Promises whether there is another URL to try.
+   */
+  renewed(url) {
+    if (!url.startsWith(this.current.base_url)) return Promise.resolve(true); // It was signed anew meanwhile.
+    this.renewal ??= this.pressPlay()
+      .then((playback) => this.take(playback), () => false)
+      .finally(() => { this.renewal = null; });
+    return this.renewal;
+  }
+
+  /** New URLs. Whoever plays goes on to play, if it is still among the places. */
+  take(playback) {
+    this.list = playback.places;
+    const same = this.list.find((place) => place.id === this.current.id);
+    if (same) this.current = same;
+    else this.go(this.list[0], 'steering');
     return true;
   }
 

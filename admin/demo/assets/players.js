@@ -79,6 +79,7 @@ function routed(places, tell) {
       this.inner = new Inner(config);
       this.stats = this.inner.stats;
       this.context = null;
+      this.isOver = false;
     }
 
     load(context, config, callbacks) {
@@ -88,14 +89,14 @@ function routed(places, tell) {
 
     attempt(context, config, callbacks, tries) {
       const url = places.url(context.url);
-      const again = (why, otherwise) => {
-        if (!places.failed(url, why) || tries <= 1) {
-          otherwise();
-          return;
-        }
+      const anew = () => {
         this.inner.destroy();
         this.inner = new Inner(this.config);
         this.attempt(context, config, callbacks, tries - 1);
+      };
+      const again = (why, otherwise) => {
+        if (!places.failed(url, why) || tries <= 1) otherwise();
+        else anew();
       };
       this.inner.load({ ...context, url }, config, {
         ...callbacks,
@@ -114,8 +115,11 @@ function routed(places, tell) {
           });
           callbacks.onSuccess(response, this.stats, context, network);
         },
-        onError: (error, _context, network) => {
-          again(`no answer (${error.code || 'cut'})`, () => callbacks.onError(error, context, network, this.stats));
+        onError: async (error, _context, network) => {
+          const otherwise = () => callbacks.onError(error, context, network, this.stats);
+          if (error.code !== 401) again(`no answer (${error.code || 'cut'})`, otherwise);
+          else if (tries <= 1 || !(await places.renewed(url))) otherwise();
+          else if (!this.isOver) anew();
         },
         onTimeout: (_stats, _context, network) => {
           again('too slow', () => callbacks.onTimeout(this.stats, context, network));
@@ -123,8 +127,16 @@ function routed(places, tell) {
       });
     }
 
-    abort() { this.inner.abort(); }
-    destroy() { this.inner.destroy(); }
+    abort() {
+      this.isOver = true;
+      this.inner.abort();
+    }
+
+    destroy() {
+      this.isOver = true;
+      this.inner.destroy();
+    }
+
     getCacheAge() { return this.inner.getCacheAge ? this.inner.getCacheAge() : null; }
     getResponseHeader(name) { return this.inner.getResponseHeader ? this.inner.getResponseHeader(name) : null; }
   };
@@ -152,9 +164,11 @@ class DashPlayer {
       request.sentAt = performance.now();
       return Promise.resolve(request);
     });
-    player.addResponseInterceptor((response) => {
+    player.addResponseInterceptor(async (response) => {
       const { request } = response;
-      if (!response.status || response.status >= 500) {
+      if (response.status === 401) {
+        await places.renewed(request.url); // dash.js asks again, and the other interceptor says where.
+      } else if (!response.status || response.status >= 500) {
         places.failed(request.url, `no answer (${response.status || 'cut'})`);
       } else if (response.status < 300) {
         const now = performance.now();
@@ -169,7 +183,7 @@ class DashPlayer {
           ...spanOf(request),
         });
       }
-      return Promise.resolve(response);
+      return response;
     });
   }
 

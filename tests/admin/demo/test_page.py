@@ -81,6 +81,7 @@ async def test_the_page_is_told_what_the_catalogue_says(page, shown, published):
         "demo.js",
         "places.js",
         "players.js",
+        "felt.js",
         "demo.css",
         "hls.min.js",
         "hls.LICENSE",
@@ -148,7 +149,7 @@ async def test_only_what_is_there_can_fail(page, name):
         assert answer.status == 400
 
 
-@pytest.mark.parametrize("name", ["demo.js", "places.js", "players.js"])
+@pytest.mark.parametrize("name", ["demo.js", "places.js", "players.js", "felt.js"])
 def test_the_scripts_never_write_markup(name):
     script = (ASSETS / name).read_text()
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):

@@ -18,6 +18,7 @@ from admin.demo.app import demo, demo_smoke
 from admin.errors import AdminError, UsageError
 from admin.licence import availability_of
 from admin.progress import watcher
+from admin.publish.keys import Scheme, read_keys, write_new_keys
 from admin.publish.publication import Order, publish
 from admin.publish.renditions import HEIGHTS, Aside, Codec
 from admin.publish.source import LANGUAGE_RULE, is_language
@@ -114,6 +115,10 @@ def publish_command(
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails/--no-thumbnails", help="Small pictures for the bar in which viewers seek.")
     ] = True,
+    keys: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Encrypt pictures and sound with these (oca-admin keys makes such a file)."),
+    ] = None,
     only_in: Annotated[
         str | None, typer.Option(metavar="PT,ES", help="The only countries where it may be shown (ISO 3166-1).")
     ] = None,
@@ -141,11 +146,31 @@ def publish_command(
             subtitles=tuple(map(_aside, subtitles or ())),
             has_thumbnails=thumbnails,
             is_measured=ladder is Ladder.MEASURED,
+            keys=read_keys(keys) if keys else None,
             availability=availability_of(only_in, not_in) if only_in or not_in else None,
         )
         watching = watcher()
         publish(order, Bucket(to, endpoint_url), watching)
         watching.say(f"published: {to.rstrip('/')}{title_folder(title)}/master.m3u8 (HLS), manifest.mpd (DASH)")
+
+
+@app.command(name="keys", epilog="Exit codes: 0 done; 2 the file can't be written, or is there already.")
+def keys_command(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it must not exist yet.")],
+    scheme: Annotated[
+        Scheme,
+        typer.Option(help="cenc: AES-CTR, for Widevine and PlayReady. cbcs: AES-CBC, for FairPlay and newer ones."),
+    ] = Scheme.CBCS,
+) -> None:
+    """Make a key file for publish --keys: a key for pictures and one for sound, of chance.
+
+    Keep it safe, and give its keys to your licence server: without them nobody will see the film again. To use a DRM
+    service's own keys, write them there; its "pssh" boxes (base64, in a list) are put into films as they are.
+    """
+    with reported("keys", interrupted="interrupted"):
+        made = write_new_keys(file, scheme)
+        watcher().say(f"{file}: {scheme}, video key {made.video.kid.hex()}, audio key {made.audio.kid.hex()}")
 
 
 @app.command(name="demo", epilog=DEMO_EXIT_CODES)

@@ -6,6 +6,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ from admin.demo.smoke import find_browser, smoke
 from admin.demo.town import BOXES, PARENT
 from admin.progress import Watcher
 from admin.publish.encoder import find_ffmpeg
+from admin.publish.keys import Keys, Scheme, write_new_keys
 from admin.publish.publication import Order, publish
 from wire.catalog import Kind
 
@@ -30,20 +32,30 @@ _SMOKE_RENDITION_HEIGHT: Final = 360
 
 def demo(video: Path | None, port: int, watcher: Watcher) -> None:
     """Run the demo until SIGINT or SIGTERM. Raises AdminError."""
-    with _house(video, port, watcher) as (house, shown, chosen):
-        asyncio.run(_show(house, shown, chosen, watcher))
+    with _house(video, port, watcher) as opened:
+        asyncio.run(_show(opened, watcher))
 
 
 def demo_smoke(video: Path | None, port: int, watcher: Watcher) -> None:
     """Run the demo, have a browser watch it, and end. Raises AdminError when it did not see what it should."""
     find_browser()  # Before anything is begun.
-    with _house(video, port, watcher) as (house, shown, chosen):
-        asyncio.run(_watch(house, shown, chosen, watcher))
+    with _house(video, port, watcher) as opened:
+        asyncio.run(_watch(opened, watcher))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Everything that runs, what there is to see, what it is encrypted with, and the page's port."""
+
+    house: House
+    shown: Film
+    keys: Keys
+    port: int
 
 
 @contextmanager
-def _house(video: Path | None, port: int, watcher: Watcher) -> Iterator[tuple[House, Film, int]]:
-    """Everything that runs, what there is to see, and the page's port; gone when the block is left."""
+def _house(video: Path | None, port: int, watcher: Watcher) -> Iterator[_Opened]:
+    """All of it; gone when the block is left."""
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="oca-demo-", ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(temporary))
@@ -54,13 +66,15 @@ def _house(video: Path | None, port: int, watcher: Watcher) -> Iterator[tuple[Ho
                 make_clip(find_ffmpeg(), video)
                 step.note(f"{CLIP_SECONDS} s of a test picture, with a clock and a beep each second")
         bucket = Bucket(origin.url, origin.endpoint_url, origin.session)
-        title = publish(Order(video, _TITLE, _HEIGHTS, folder / "work", is_replacement=True), bucket, watcher)
+        keys = write_new_keys(folder / "keys.json", Scheme.CBCS)
+        order = Order(*(video, _TITLE, _HEIGHTS, folder / "work"), is_replacement=True, has_thumbnails=True, keys=keys)
+        title = publish(order, bucket, watcher)
         port = port or free_ports(1)[0]
         with watcher.step("appliances", None) as step:
             house = stack.enter_context(furnished(folder, origin, f"http://{HOST}:{port}"))
             cities = ", ".join(f"{box.id} ({box.city})" for box in BOXES)
             step.note(f"{cities}, their parent {PARENT}, and steering")
-        yield house, film(title), port
+        yield _Opened(house, film(title), keys, port)
 
 
 def _origin(stack: ExitStack, watcher: Watcher) -> Origin:
@@ -74,15 +88,15 @@ def _origin(stack: ExitStack, watcher: Watcher) -> Origin:
         return origin
 
 
-async def _show(house: House, shown: Film, port: int, watcher: Watcher) -> None:
+async def _show(opened: _Opened, watcher: Watcher) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    async with served(shown, house, port) as url:
+    async with served(opened.shown, opened.house, opened.keys, opened.port) as url:
         watcher.say(f"\nOpen {url}, press play, and fail the appliance that plays. Ctrl-C ends it all.")
         while not ended.is_set():
-            house.require_alive()
+            opened.house.require_alive()
             try:
                 async with asyncio.timeout(1):
                     await ended.wait()
@@ -91,11 +105,11 @@ async def _show(house: House, shown: Film, port: int, watcher: Watcher) -> None:
     watcher.say("ending the demo")
 
 
-async def _watch(house: House, shown: Film, port: int, watcher: Watcher) -> None:
-    videos = [each for each in shown.renditions if each.kind == Kind.VIDEO]
+async def _watch(opened: _Opened, watcher: Watcher) -> None:
+    videos = [each for each in opened.shown.renditions if each.kind == Kind.VIDEO]
     # A size that a machine without a graphics card decodes in time.
     chosen = min(videos, key=lambda each: abs((each.height or 0) - _SMOKE_RENDITION_HEIGHT))
-    async with served(shown, house, port) as url:
-        await smoke(url, chosen.name, house.fail, watcher.say)
-    house.require_alive()
+    async with served(opened.shown, opened.house, opened.keys, opened.port) as url:
+        await smoke(url, chosen.name, opened.house.fail, watcher.say)
+    opened.house.require_alive()
     watcher.say("the picture moves, the second viewing was all hits, and a killed appliance stopped nobody")

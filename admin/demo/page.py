@@ -6,6 +6,7 @@ X-Forwarded-For where its viewer pretends to be.
 """
 
 import importlib.resources
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -18,6 +19,7 @@ from yarl import URL
 from admin.demo.house import House
 from admin.demo.town import BOXES, PARENT, PLACES
 from admin.errors import AdminError, MachineError, UsageError
+from admin.publish.keys import Keys
 from wire.catalog import Title
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -32,7 +34,7 @@ _ASSETS: Final = {
     "/felt.js": ("felt.js", "text/javascript"),
     "/hls.min.js": ("hls.min.js", "text/javascript"),
     "/hls.LICENSE": ("hls.LICENSE", "text/plain"),
-    "/dash.mediaplayer.min.js": ("dash.mediaplayer.min.js", "text/javascript"),
+    "/dash.all.min.js": ("dash.all.min.js", "text/javascript"),
     "/dash.LICENSE": ("dash.LICENSE", "text/plain"),
 }
 _ADDRESSES: Final = {place.id: place.address for place in PLACES}
@@ -40,8 +42,14 @@ _PLACE: Final = "place"
 """A cookie: where the viewer pretends to be."""
 _OURS: Final = "X-Demo"
 """A header that pages of other sites can't send: what changes something wants it."""
+_LICENCE: Final = "/licence"
+_LONGEST_QUESTION: Final = 4096
 _DEADLINE: Final = 5.0
 _PASSED_ON: Final = ("Content-Type", "WWW-Authenticate", "Retry-After")
+
+
+class _Question(msgspec.Struct, frozen=True):
+    kids: list[str]
 
 
 class Rendition(msgspec.Struct, frozen=True):
@@ -93,10 +101,11 @@ def film(title: Title) -> Film:
 class Page:
     """Handlers over one house."""
 
-    def __init__(self, shown: Film, house: House, session: aiohttp.ClientSession) -> None:
+    def __init__(self, shown: Film, house: House, keys: Keys, session: aiohttp.ClientSession) -> None:
         self._shown = msgspec.json.encode(shown)
         self._house = house
         self._session = session
+        self._keys = {each.kid: each.key for each in (keys.video, keys.audio)}
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[_told])
@@ -108,6 +117,7 @@ class Page:
             app.router.add_get(path, self._steer)
         app.router.add_get("/api/explain", self._explain)
         app.router.add_get("/api/fleet", self._fleet)
+        app.router.add_post(_LICENCE, self._licence)
         app.router.add_post("/api/fail", self._fail)
         app.router.add_post("/api/revive", self._revive)
         return app
@@ -118,6 +128,18 @@ class Page:
     async def _token(self, _: web.Request) -> web.StreamResponse:
         """A viewer's, as a log-in would give it."""
         return _json(msgspec.json.encode({"token": self._house.login.token()}))
+
+    async def _licence(self, request: web.Request) -> web.StreamResponse:
+        """Keys of the film, as a licence server gives them (ClearKey, Encrypted Media Extensions 9.1.3 and 9.1.4)."""
+        try:
+            asked = msgspec.json.decode(await request.content.read(_LONGEST_QUESTION), type=_Question)
+            kids = [urlsafe_b64decode(kid + "==") for kid in asked.kids]
+        except (msgspec.DecodeError, ValueError) as error:
+            raise UsageError(f"no question for a licence ({error})") from error
+        given = [
+            {"kty": "oct", "kid": _unpadded(kid), "k": _unpadded(self._keys[kid])} for kid in kids if kid in self._keys
+        ]
+        return _json(msgspec.json.encode({"keys": given, "type": "temporary"}), 200 if given else 404)
 
     async def _steer(self, request: web.Request) -> web.StreamResponse:
         headers = {"X-Forwarded-For": _address(request)}
@@ -173,11 +195,11 @@ class Page:
 
 
 @asynccontextmanager
-async def served(shown: Film, house: House, port: int) -> AsyncIterator[str]:
+async def served(shown: Film, house: House, keys: Keys, port: int) -> AsyncIterator[str]:
     """The page's URL, while it is served."""
     timeout = aiohttp.ClientTimeout(total=_DEADLINE)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        runner = web.AppRunner(Page(shown, house, session).application(), access_log=None, shutdown_timeout=1)
+        runner = web.AppRunner(Page(shown, house, keys, session).application(), access_log=None, shutdown_timeout=1)
         await runner.setup()
         try:
             try:
@@ -192,7 +214,8 @@ async def served(shown: Film, house: House, port: int) -> AsyncIterator[str]:
 @web.middleware
 async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Only this page changes anything, and what was wrong is said."""
-    if request.method == "POST" and _OURS not in request.headers:
+    # Players ask for licences by themselves; that changes nothing.
+    if request.method == "POST" and request.path != _LICENCE and _OURS not in request.headers:
         return _json(msgspec.json.encode({"error": f"the header {_OURS} is missing"}), 403)
     try:
         return await handler(request)
@@ -227,6 +250,10 @@ def _file(name: str, content_type: str, appliances: list[str]) -> Handler:
         return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)
 
     return answer
+
+
+def _unpadded(value: bytes) -> str:
+    return urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

@@ -4,15 +4,18 @@ We write them ourselves, from what was measured in the segments: ffmpeg's manife
 while players budget with the peak (RFC 8216, 4.3.4.2: "the peak segment bit rate").
 """
 
+import base64
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, groupby
 from typing import Final
 from urllib.parse import quote
+from uuid import UUID
 from xml.etree import ElementTree as ET
 
 from admin.publish.boxes import Timing
+from admin.publish.keys import Scheme, TrackKey
 from admin.publish.renditions import AUDIO_CHANNELS, AUDIO_HERTZ
 from wire.catalog import Kind
 
@@ -30,11 +33,16 @@ DASH: Final = "manifest.mpd"
 # SegmentTemplate's spelling and ours; five digits last 111 hours of 4 s segments.
 _MEDIA: Final = "seg-$Number%05d$.m4s"
 _SHEETS: Final = "sheet-$Number%05d$.jpg"
+_CENC: Final = "urn:mpeg:cenc:2013"
+#: DASH-IF's ClearKey: a licence server is asked as W3C's Encrypted Media Extensions say (9.1.3).
+_CLEARKEY: Final = "urn:uuid:e2719d58-a985-b3c9-781a-b030af78d30e"
 _AUDIO_GROUP: Final = "audio"
 _TEXT_GROUP: Final = "subtitles"
 # Steering's own pathways are clones of this one (PATHWAY-ID's default in draft-pantos-content-steering). It is said
 # all the same: players take a default in HLS, and none in DASH.
 _PATHWAY: Final = "."
+
+ET.register_namespace("cenc", _CENC)
 
 
 def segment_name(number: int) -> str:
@@ -63,6 +71,8 @@ class Encoded:
     height: int | None
     frame_rate: Fraction | None
     language: str | None
+    key: TrackKey | None = None
+    """What it is encrypted with; None: it is in the clear."""
 
     @property
     def duration(self) -> Fraction:
@@ -137,7 +147,7 @@ class Steered:
         return f"{self.service_url}/v1/content-steering?path={quote(f'{self.folder}/{manifest}')}"
 
 
-def hls_playlist(timings: tuple[Timing, ...]) -> str:
+def hls_playlist(timings: tuple[Timing, ...], key: TrackKey | None = None) -> str:
     """The media playlist of one rendition, beside its segments."""
     lines = [
         "#EXTM3U",
@@ -148,10 +158,27 @@ def hls_playlist(timings: tuple[Timing, ...]) -> str:
         "#EXT-X-PLAYLIST-TYPE:VOD",
         "#EXT-X-INDEPENDENT-SEGMENTS",
         f'#EXT-X-MAP:URI="{INIT}"',
+        *(_hls_keys(key) if key else ()),
     ]
     for number, timing in enumerate(timings, start=1):
         lines += [f"#EXTINF:{float(timing.seconds):.6f},", segment_name(number)]
     return "\n".join([*lines, "#EXT-X-ENDLIST", ""])
+
+
+def _hls_keys(key: TrackKey) -> list[str]:
+    """How to ask for the key: by its id in the clear (ClearKey), and of each DRM system that has said how."""
+    method = "SAMPLE-AES-CTR" if key.scheme is Scheme.CENC else "SAMPLE-AES"
+    asked = [("org.w3.clearkey", key.kid), *((f"urn:uuid:{_system(box)}", box) for box in key.pssh)]
+    return [
+        f'#EXT-X-KEY:METHOD={method},URI="data:text/plain;base64,{base64.b64encode(said).decode()}"'
+        f',KEYID=0x{key.kid.hex()},KEYFORMAT="{system}",KEYFORMATVERSIONS="1"'
+        for system, said in asked
+    ]
+
+
+def _system(pssh: bytes) -> UUID:
+    """Of which DRM system it is (ISO/IEC 23001-7, 8.1)."""
+    return UUID(bytes=pssh[12:28])
 
 
 def words_playlist(seconds: Fraction) -> str:
@@ -256,6 +283,7 @@ def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
         picture = _adaptation(period, next(numbers), Kind.VIDEO, None)
         picture.set("maxWidth", str(max(video.width or 0 for video in videos)))
         picture.set("maxHeight", str(max(video.height or 0 for video in videos)))
+        _protect(picture, videos[0].key)
         others = [str(place) for place, other in enumerate(families) if other != family]
         if others:
             # A player may go from one codec to another in mid-film (ISO/IEC 23009-1, 5.3.3.5).
@@ -267,6 +295,7 @@ def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
             _representation(picture, video, shape | {"frameRate": str(video.frame_rate)})
     for place, audio in enumerate(_of(Kind.AUDIO, shown.media), start=1):
         sound = _adaptation(period, next(numbers), Kind.AUDIO, audio.language)
+        _protect(sound, audio.key)
         role = "main" if place == 1 else "alternate"
         ET.SubElement(sound, "Role", {"schemeIdUri": "urn:mpeg:dash:role:2011", "value": role})
         representation = _representation(sound, audio, {"audioSamplingRate": str(AUDIO_HERTZ)})
@@ -312,6 +341,20 @@ def _representation(parent: ET.Element, rendition: Encoded, more: dict[str, str]
         ET.SubElement(timeline, "S", {"d": str(duration), "r": str(len(list(alike)) - 1)})
     timeline[0].set("t", str(rendition.pieces[0].timing.start))
     return representation
+
+
+def _protect(adaptation: ET.Element, key: TrackKey | None) -> None:
+    """ISO/IEC 23001-7, 11: the scheme and the default key's id, then who has the key."""
+    if key is None:
+        return
+    common = {"schemeIdUri": "urn:mpeg:dash:mp4protection:2011", "value": str(key.scheme)}
+    said = ET.SubElement(adaptation, "ContentProtection", common)
+    said.set(f"{{{_CENC}}}default_KID", str(UUID(bytes=key.kid)))
+    clear = {"schemeIdUri": _CLEARKEY, "value": "ClearKey1.0"}
+    ET.SubElement(adaptation, "ContentProtection", clear).set(f"{{{_CENC}}}default_KID", str(UUID(bytes=key.kid)))
+    for box in key.pssh:
+        system = ET.SubElement(adaptation, "ContentProtection", {"schemeIdUri": f"urn:uuid:{_system(box)}"})
+        ET.SubElement(system, f"{{{_CENC}}}pssh").text = base64.b64encode(box).decode()
 
 
 def _words(period: ET.Element, number: int, words: Words, longest: Fraction) -> None:

@@ -25,6 +25,7 @@ from admin.errors import ConditionFailed, InputError, MachineError, StoreError, 
 from admin.progress import Step, Watcher
 from admin.publish.complexity import fitted
 from admin.publish.encoder import Ffmpeg, Film, encode, find_ffmpeg, probe, require_aside
+from admin.publish.keys import Keys
 from admin.publish.manifests import DASH, HLS, Shown, Steered, dash_manifest, hls_master
 from admin.publish.numbers import claimed, settled
 from admin.publish.renditions import (
@@ -50,6 +51,7 @@ from wire.catalog import (
     TITLE_ID_RULE,
     Availability,
     CatalogObject,
+    Protection,
     Rendition,
     RenditionNumbers,
     Title,
@@ -97,6 +99,8 @@ class Order:
     has_thumbnails: bool = False
     is_measured: bool = False
     """The film's own complexity chooses the ladder's rates, if it is long enough to say."""
+    keys: Keys | None = None
+    """None: it stays in the clear."""
     availability: Availability | None = None
     """None: as the title had it, or everywhere."""
 
@@ -137,7 +141,7 @@ def publish(order: Order, bucket: Bucket, watcher: Watcher) -> Title:
         step.note(bucket.url)
     if order.is_measured:
         plans = fitted(ffmpeg, film, plans, order.work_dir, watcher)
-    with Workshop(order.work_dir, order.title, ffmpeg, film, plans) as workshop:
+    with Workshop(order.work_dir, order.title, ffmpeg, film, plans, order.keys) as workshop:
         if standing.title and not order.is_replacement:
             return _resumed_at_the_end(standing.title, plans, workshop, bucket)
         made = _encode_all(ffmpeg, film, plans, workshop, watcher)
@@ -156,6 +160,8 @@ def _require_sense(order: Order) -> None:
     if not order.heights or not set(order.heights) <= PEAK_BPS.keys():
         asked = ",".join(map(str, order.heights))
         raise UsageError(f"heights {asked!r} can't be used; allowed: any of {', '.join(map(str, PEAK_BPS))}")
+    if order.keys and order.codecs != (Codec.H264,):
+        raise UsageError("only H.264 and AAC can be encrypted; leave the other codecs, or the keys, out")
     for aside in (*order.audio, *order.subtitles):
         if not is_language(aside.language):
             raise UsageError(f"language {aside.language!r} can't be used; allowed: {LANGUAGE_RULE}")
@@ -395,6 +401,7 @@ def _rendition(title: str, made: Finished, number: int, longest: float) -> Rendi
         frame_rate=str(encoded.frame_rate) if encoded and encoded.frame_rate else None,
         language=plan.track.language if isinstance(plan, AudioPlan | TextPlan) else None,
         channels=AUDIO_CHANNELS if isinstance(plan, AudioPlan) else None,
+        protection=Protection(scheme=made.key.scheme.value, kid=made.key.kid.hex()) if made.key else None,
     )
 
 

@@ -11,6 +11,7 @@ left half-written is made anew.
 
 import fcntl
 import hashlib
+import hmac
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ from msgspec import Struct
 from admin.errors import InputError, MachineError, TitleTaken
 from admin.publish.boxes import BoxError, Timing, segment_timing, video_codec
 from admin.publish.encoder import SEGMENT_SECONDS, Ffmpeg, Film, encoding
+from admin.publish.encryption import Encryptor
+from admin.publish.keys import Keys, TrackKey
 from admin.publish.manifests import (
     CUES,
     INIT,
@@ -77,7 +80,7 @@ class Record(Struct, frozen=True):
 class Finished:
     """A rendition that is made. `folder` is its name at the origin: it carries a digest of every byte in it."""
 
-    def __init__(self, plan: Plan, path: Path, record: Record, rate: Fraction) -> None:
+    def __init__(self, plan: Plan, path: Path, record: Record, rate: Fraction, key: TrackKey | None) -> None:
         self.plan = plan
         self.path = path
         self.files = record.files
@@ -89,6 +92,7 @@ class Finished:
         self.size_bytes = sum(file.size_bytes for file in record.files)
         self._record = record
         self._rate = rate
+        self.key = key
 
     @property
     def encoded(self) -> Encoded:
@@ -109,6 +113,7 @@ class Finished:
             height=plan.height if isinstance(plan, VideoPlan) else None,
             frame_rate=self._rate if isinstance(plan, VideoPlan) else None,
             language=plan.track.language if isinstance(plan, AudioPlan) else None,
+            key=self.key,
         )
 
     @property
@@ -141,9 +146,18 @@ class Finished:
 class Workshop:
     """The work folder of one job, for one run at a time. A context manager: inside, the folder is locked."""
 
-    def __init__(self, work_dir: Path, title: str, ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...]) -> None:
+    def __init__(
+        self,
+        work_dir: Path,
+        title: str,
+        ffmpeg: Ffmpeg,
+        film: Film,
+        plans: tuple[Plan, ...],
+        keys: Keys | None = None,
+    ) -> None:
         self._film = film
-        self.path = work_dir / f"{title}-{_job_digest(ffmpeg, film, plans)}"
+        self._keys = keys
+        self.path = work_dir / f"{title}-{_job_digest(ffmpeg, film, plans, keys)}"
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -180,7 +194,10 @@ class Workshop:
                     return None
         except (OSError, msgspec.DecodeError):
             return None
-        return Finished(plan, path, record, self._film.source.rate)
+        return Finished(plan, path, record, self._film.source.rate, self._key(plan))
+
+    def _key(self, plan: Plan) -> TrackKey | None:
+        return self._keys.of(plan.kind) if self._keys else None
 
     def begin(self) -> Path:
         """An empty folder to make a rendition in."""
@@ -202,7 +219,7 @@ class Workshop:
             making.rename(path)
         except OSError as error:
             raise MachineError(f"{self.path} can't be written ({error.strerror}): see --work-dir") from error
-        return Finished(plan, path, record, self._film.source.rate)
+        return Finished(plan, path, record, self._film.source.rate, self._key(plan))
 
     def discard(self) -> None:
         """Everything made here is published: remove it."""
@@ -257,7 +274,10 @@ class Workshop:
         except BoxError as error:
             raise MachineError(f"ffmpeg wrote {plan.name} in a form we do not expect: {error}") from error
         _require_whole(plan, timings)
-        (making / PLAYLIST).write_text(hls_playlist(timings))
+        key = self._key(plan)
+        if key:
+            _encrypt(key, making / INIT, segments)
+        (making / PLAYLIST).write_text(hls_playlist(timings, key))
         media_type = f"{plan.kind}/mp4"
         types = [(INIT, media_type), (PLAYLIST, HLS_TYPE), *((path.name, media_type) for path in segments)]
         return Record(
@@ -275,12 +295,31 @@ def _require_whole(plan: Plan, timings: tuple[Timing, ...]) -> None:
             raise MachineError(f"ffmpeg cut {plan.name} wrongly at segment {number}: {float(timing.seconds):.3f} s")
 
 
-def _job_digest(ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...]) -> str:
+def _encrypt(key: TrackKey, init: Path, segments: list[Path]) -> None:
+    """In place: a run that is killed meanwhile leaves a folder that no run uses."""
+    digest = hashlib.sha256()
+    for path in (init, *segments):
+        digest.update(bytes.fromhex(_sha256(path)))
+    try:
+        encryptor = Encryptor(key, init.read_bytes(), digest.digest())
+        for path in segments:
+            path.write_bytes(encryptor.segment(path.read_bytes()))
+    except BoxError as error:
+        raise MachineError(f"{init.parent.name} can't be encrypted: {error}") from error
+    init.write_bytes(encryptor.init)
+
+
+def _job_digest(ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...], keys: Keys | None) -> str:
     found = film.path.stat()
     recipes = [encoding(film.source, plan) for plan in plans]
     asides = [plan.file for plan in plans if isinstance(plan, AudioPlan | TextPlan) and plan.file]
     beside = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in asides]
     job = [str(film.path.resolve()), found.st_size, found.st_mtime_ns, ffmpeg.version, recipes, beside]
+    # Of a key itself, nothing that a folder's name could be tried against.
+    job += [
+        [key.scheme, key.kid.hex(), hmac.new(key.key, b"job", hashlib.sha256).hexdigest(), *map(bytes.hex, key.pssh)]
+        for key in ((keys.video, keys.audio) if keys else ())
+    ]
     return hashlib.sha256(json.dumps(job).encode(errors="surrogateescape")).hexdigest()[:12]
 
 

@@ -1,6 +1,7 @@
 """oca-admin as an operator meets it: one line when it fails, an exit code, and a run that can be killed."""
 
 import hashlib
+import json
 import os
 import pty
 import re
@@ -57,6 +58,26 @@ def test_what_the_operator_says_of_languages_codecs_and_countries_is_done(oca_ad
     title = store.title("metropolis")
     assert [rendition.name for rendition in title.renditions] == ["subtitles", "audio", "144p", "thumbnails"]
     assert (title.availability.only, title.availability.never) == (("PT", "ES"), ("RU",))
+
+
+def test_a_film_is_encrypted_with_the_keys_that_were_made_for_it(oca_admin, arguments, store, tmp_path):
+    file = tmp_path / "keys.json"
+    made = oca_admin("keys", file, "--scheme", "cenc")
+    assert made.exit_code == 0
+    ran = oca_admin(*arguments(store, heights="144"), "--keys", file)
+    assert ran.exit_code == 0, ran.stderr
+    keys = json.loads(file.read_text())
+    told = {rendition.name: rendition.protection for rendition in store.title("metropolis").renditions}
+    assert {name: (each.scheme, each.kid) for name, each in told.items()} == {
+        "audio": ("cenc", keys["audio"]["kid"]),
+        "144p": ("cenc", keys["video"]["kid"]),
+    }
+    for path in store.paths():
+        for pair in (keys["audio"], keys["video"]):
+            assert bytes.fromhex(pair["key"]) not in store.body(path)
+            assert pair["key"].encode() not in store.body(path)
+    assert oca_admin(*arguments(store, title="other"), "--keys", file, "--codecs", "h264,hevc").exit_code == 2
+    assert oca_admin("keys", file).exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,8 @@ class Origin:
         for text in lines:
             name, _, value = text.partition(":")
             headers[name.lower()] = value.strip()
+        # What a player sends (a question for a licence) is heard, and makes no difference.
+        await reader.readexactly(min(int(headers.get("content-length", 0)), _CHUNK))
         path, _, query = target.partition("?")
         asked = Asked(method, unquote(path), headers, query)
         self.asked.append(asked)

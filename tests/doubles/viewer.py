@@ -17,7 +17,7 @@ from wire.access import split_path
 
 PLAYERS = Path(__file__).with_name("players")
 _ASSETS = Path(__file__).parents[2] / "admin" / "demo" / "assets"
-_OF_THE_DEMO = ("hls.min.js", "dash.mediaplayer.min.js", "places.js", "players.js", "felt.js")
+_OF_THE_DEMO = ("hls.min.js", "dash.all.min.js", "places.js", "players.js", "felt.js")
 _TYPES = {".html": "text/html", ".js": "text/javascript"}
 _AHEAD = 12
 """Seconds that a player fetches before they are seen."""
@@ -212,7 +212,13 @@ def screen(at: Machine | None, page_url: str, hosts: Mapping[str, str]) -> Itera
     with nullcontext() if at is None else at.entered():
         driver = sync_playwright().start()
     try:
-        arguments = [*BROWSER_ARGUMENTS, f"--host-resolver-rules={rules}"]
+        # Encrypted films are for secure pages only, which an operator's page is.
+        page = "{0.scheme}://{0.netloc}".format(urlsplit(page_url))
+        arguments = [
+            *BROWSER_ARGUMENTS,
+            f"--host-resolver-rules={rules}",
+            f"--unsafely-treat-insecure-origin-as-secure={page}",
+        ]
         browser = driver.chromium.launch(executable_path=find_browser(), headless=True, args=arguments)
         try:
             yield Screen(browser, page_url)

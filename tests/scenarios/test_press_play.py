@@ -8,8 +8,9 @@ brings a token, and each token is bound to the viewer's network.
 import contextlib
 import http.client
 import json
+import secrets
 import time
-from base64 import urlsafe_b64decode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,6 +19,7 @@ import pytest
 from admin.demo.login import write_signing_key
 from admin.demo.smoke import find_browser
 from admin.errors import MachineError
+from admin.publish.keys import Keys, Scheme, TrackKey
 from tests.doubles.appliance import PATIENCE, Got, wait_until
 from tests.doubles.film import drawn, published, put_all
 from tests.doubles.origin import Origin
@@ -38,7 +40,11 @@ SITE = "films.example"
 STEERING, PAGE = f"steer.{SITE}", f"watch.{SITE}"
 BOXES = ("near", "far")
 SECONDS = 16
-TITLES = {"clear": {}}
+KEYS = {
+    scheme: Keys(*(TrackKey(scheme, secrets.token_bytes(16), secrets.token_bytes(16)) for _ in ("video", "audio")))
+    for scheme in Scheme
+}
+TITLES = {"clear": {}} | {str(scheme): {"keys": keys} for scheme, keys in KEYS.items()}
 """Of each kind of title how it is published, besides the usual."""
 PLAYERS = {"hls": 6, "dash": 8}
 """And how many seconds ahead they fetch: each has two segments at once then, and leaves something for later."""
@@ -133,6 +139,17 @@ def declared(boxes):
     }
 
 
+def licence():
+    """What a licence server says to everybody here: all keys (Encrypted Media Extensions, 9.1.4)."""
+
+    def spelled(value):
+        return urlsafe_b64encode(value).rstrip(b"=").decode()
+
+    pairs = [key for keys in KEYS.values() for key in (keys.video, keys.audio)]
+    known = [{"kty": "oct", "kid": spelled(each.kid), "k": spelled(each.key)} for each in pairs]
+    return json.dumps({"keys": known, "type": "temporary"}).encode()
+
+
 @pytest.fixture(scope="module")
 def house(module_appliance, tmp_path_factory):
     try:
@@ -149,6 +166,7 @@ def house(module_appliance, tmp_path_factory):
         hold = stack.enter_context
         origin, front = hold(Origin()), hold(Origin())
         serve_page(front)
+        front.put("/licence", licence(), content_type="application/json")
         put_all(origin, published(folder, drawn(folder / "film.mp4", SECONDS), TITLES))
         origin.put("/jwks.json", LOGIN.key_set())
         boxes = {name: module_appliance(origin.url, name=name) for name in BOXES}
@@ -204,6 +222,17 @@ def of_appliances(viewing):
     return [one for one in viewing.requests if one.host in {f"{name}.{SITE}" for name in BOXES}]
 
 
+def is_encrypted(house, title):
+    """Whether all that moves and sounds is, by what stands in the files."""
+    inits = [
+        path for path in house.origin.paths() if path.startswith(f"/titles/{title}/") and path.endswith("init.mp4")
+    ]
+    assert len(inits) >= 2
+    told = {b"sinf" in house.origin.content(path) for path in inits}
+    assert len(told) == 1
+    return told.pop()
+
+
 @pytest.mark.parametrize("player", PLAYERS)
 def test_a_title_plays_to_its_end_and_everything_is_asked_by_signed_urls(house, title, player):
     with house.pressing_play(player, title, ahead=SECONDS) as viewing:
@@ -212,6 +241,7 @@ def test_a_title_plays_to_its_end_and_everything_is_asked_by_signed_urls(house, 
     assert {one.path for one in asked} >= house.segments(title)
     assert {one.status for one in asked} <= {200, 206}
     assert all(one.token for one in asked)
+    assert is_encrypted(house, title) == (title in KEYS)
     assert {house.boxes["near"].get(path).status for path in house.segments(title)} == {401}
 
 

@@ -223,7 +223,7 @@ async function play() {
     bandwidth(bps) { demo.places.bps = bps; },
     buffered() { demo.isBuffered = true; },
     fail(text) { fail(`Playing stopped: ${text}`); },
-  });
+  }, 'licence');
   video.addEventListener('waiting', showFigures);
   setInterval(() => { $('buffer').textContent = `${demo.felt.ahead().toFixed(1)} s`; }, 100);
   setInterval(() => look().catch(() => {}), 1000);

@@ -13,7 +13,9 @@ from admin.demo.house import House
 from admin.demo.page import Film, film, served
 from admin.demo.parts import Part
 from admin.errors import MachineError
+from admin.publish.keys import Keys, Scheme, TrackKey
 
+KEYS = Keys(*(TrackKey(Scheme.CBCS, bytes([n]) * 16, bytes([n + 1]) * 16) for n in (1, 3)))
 BOX = "http://127.0.0.1:8080"
 ASSETS = Path(__file__).parents[3] / "admin" / "demo" / "assets"
 
@@ -62,7 +64,7 @@ def shown(published):
 
 @pytest.fixture
 async def page(shown, house):
-    async with served(shown, house, 0) as url, aiohttp.ClientSession(url) as client:
+    async with served(shown, house, KEYS, 0) as url, aiohttp.ClientSession(url) as client:
         yield client
 
 
@@ -85,7 +87,7 @@ async def test_the_page_is_told_what_the_catalogue_says(page, shown, published):
         "demo.css",
         "hls.min.js",
         "hls.LICENSE",
-        "dash.mediaplayer.min.js",
+        "dash.all.min.js",
         "dash.LICENSE",
     ],
 )
@@ -105,10 +107,10 @@ async def test_nothing_else_is_served(page):
 
 
 async def test_a_port_that_is_taken_is_said_to_be_so(shown, house):
-    async with served(shown, house, 0) as url:
+    async with served(shown, house, KEYS, 0) as url:
         port = int(re.search(r":(\d+)/", url)[1])
         with pytest.raises(MachineError, match=f"port {port} can't be used"):
-            async with served(shown, house, port):
+            async with served(shown, house, KEYS, port):
                 pass
 
 
@@ -154,3 +156,21 @@ def test_the_scripts_never_write_markup(name):
     script = (ASSETS / name).read_text()
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert way not in script
+
+
+async def test_a_player_gets_the_keys_it_asks_for_and_no_others(page):
+    kid = "AQEBAQEBAQEBAQEBAQEBAQ"
+    async with page.post("/licence", json={"kids": [kid, "BwcHBwcHBwcHBwcHBwcHBw"], "type": "temporary"}) as answer:
+        assert await answer.json() == {
+            "keys": [{"kty": "oct", "kid": kid, "k": "AgICAgICAgICAgICAgICAg"}],
+            "type": "temporary",
+        }
+    async with page.post("/licence", json={"kids": ["BwcHBwcHBwcHBwcHBwcHBw"]}) as answer:
+        assert answer.status == 404
+
+
+@pytest.mark.parametrize("question", [b"", b"{}", b'{"kids": [1]}', b'{"kids": ["\xc3\xa9"]}', b'{"kids": ["a"]}'])
+async def test_what_is_no_question_for_a_licence_is_refused(page, question):
+    async with page.post("/licence", data=question) as answer:
+        assert answer.status == 400
+        assert "licence" in (await answer.json())["error"]

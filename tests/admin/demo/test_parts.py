@@ -131,7 +131,7 @@ def test_without_a_browser_smoke_says_what_is_missing(tmp_path):
     assert ran.stdout == ""
 
 
-@pytest.mark.parametrize("player", ["hls.min.js", "dash.mediaplayer.min.js"])
+@pytest.mark.parametrize("player", ["hls.min.js", "dash.all.min.js"])
 def test_a_vendored_player_is_what_its_notice_says(player):
     assets = Path(__file__).parents[3] / "admin" / "demo" / "assets"
     digest = hashlib.sha256((assets / player).read_bytes()).hexdigest()

@@ -71,7 +71,7 @@ async function play() {
       video.play().catch((error) => fail(String(error)));
     },
     fail,
-  });
+  }, 'licence');
   viewing.player = player;
   viewing.ahead(Number(asked.get('ahead')));
   if (asked.has('cookies')) TUNED.sendCookies(player);

@@ -180,6 +180,9 @@ def demo_command(
         Path | None, typer.Option(metavar="FILE", help="A film of yours, instead of the generated clip.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The page's port; 0 takes a free one.")] = 0,
+    encrypted: Annotated[
+        bool, typer.Option("--encrypted", help="Encrypt the film (CBCS); the page has its keys (ClearKey).")
+    ] = False,
     smoke: Annotated[
         bool,
         typer.Option(
@@ -193,7 +196,12 @@ def demo_command(
     Runs until Ctrl-C; then processes and temporary files are gone.
     """
     with reported("demo", interrupted="interrupted; everything it began is ended", failed=1):
-        (demo_smoke if smoke else demo)(video, port, watcher())
+        if smoke and encrypted:
+            raise UsageError("--smoke looks at the picture, which no page may do with an encrypted one: choose one")
+        if smoke:
+            demo_smoke(video, port, watcher())
+        else:
+            demo(video, port, watcher(), is_encrypted=encrypted)
 
 
 @app.command(

@@ -30,31 +30,32 @@ _HEIGHTS: Final = (240, 360, 720)
 _SMOKE_RENDITION_HEIGHT: Final = 360
 
 
-def demo(video: Path | None, port: int, watcher: Watcher) -> None:
+def demo(video: Path | None, port: int, watcher: Watcher, *, is_encrypted: bool = False) -> None:
     """Run the demo until SIGINT or SIGTERM. Raises AdminError."""
-    with _house(video, port, watcher) as opened:
+    with _house(video, port, watcher, is_encrypted=is_encrypted) as opened:
         asyncio.run(_show(opened, watcher))
 
 
 def demo_smoke(video: Path | None, port: int, watcher: Watcher) -> None:
     """Run the demo, have a browser watch it, and end. Raises AdminError when it did not see what it should."""
     find_browser()  # Before anything is begun.
-    with _house(video, port, watcher) as opened:
+    # In the clear: what a browser decrypts, no page may look at.
+    with _house(video, port, watcher, is_encrypted=False) as opened:
         asyncio.run(_watch(opened, watcher))
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """Everything that runs, what there is to see, what it is encrypted with, and the page's port."""
+    """Everything that runs, what there is to see, what it is encrypted with, if it is, and the page's port."""
 
     house: House
     shown: Film
-    keys: Keys
+    keys: Keys | None
     port: int
 
 
 @contextmanager
-def _house(video: Path | None, port: int, watcher: Watcher) -> Iterator[_Opened]:
+def _house(video: Path | None, port: int, watcher: Watcher, *, is_encrypted: bool) -> Iterator[_Opened]:
     """All of it; gone when the block is left."""
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="oca-demo-", ignore_cleanup_errors=True)
@@ -66,7 +67,7 @@ def _house(video: Path | None, port: int, watcher: Watcher) -> Iterator[_Opened]
                 make_clip(find_ffmpeg(), video)
                 step.note(f"{CLIP_SECONDS} s of a test picture, with a clock and a beep each second")
         bucket = Bucket(origin.url, origin.endpoint_url, origin.session)
-        keys = write_new_keys(folder / "keys.json", Scheme.CBCS)
+        keys = write_new_keys(folder / "keys.json", Scheme.CBCS) if is_encrypted else None
         order = Order(*(video, _TITLE, _HEIGHTS, folder / "work"), is_replacement=True, has_thumbnails=True, keys=keys)
         title = publish(order, bucket, watcher)
         port = port or free_ports(1)[0]

@@ -101,11 +101,11 @@ def film(title: Title) -> Film:
 class Page:
     """Handlers over one house."""
 
-    def __init__(self, shown: Film, house: House, keys: Keys, session: aiohttp.ClientSession) -> None:
+    def __init__(self, shown: Film, house: House, keys: Keys | None, session: aiohttp.ClientSession) -> None:
         self._shown = msgspec.json.encode(shown)
         self._house = house
         self._session = session
-        self._keys = {each.kid: each.key for each in (keys.video, keys.audio)}
+        self._keys = {each.kid: each.key for each in ((keys.video, keys.audio) if keys else ())}
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[_told])
@@ -195,7 +195,7 @@ class Page:
 
 
 @asynccontextmanager
-async def served(shown: Film, house: House, keys: Keys, port: int) -> AsyncIterator[str]:
+async def served(shown: Film, house: House, keys: Keys | None, port: int) -> AsyncIterator[str]:
     """The page's URL, while it is served."""
     timeout = aiohttp.ClientTimeout(total=_DEADLINE)
     async with aiohttp.ClientSession(timeout=timeout) as session:

@@ -3,8 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -15,7 +13,7 @@ from admin.bucket import Bucket
 from admin.crowd.app import NotFlawless, Plan, run, source_of, told
 from admin.crowd.viewer import Habits
 from admin.demo.app import demo, demo_smoke
-from admin.errors import AdminError, UsageError
+from admin.errors import UsageError
 from admin.licence import availability_of
 from admin.progress import watcher
 from admin.publish.keys import Scheme, read_keys, write_new_keys
@@ -23,6 +21,8 @@ from admin.publish.publication import Order, publish
 from admin.publish.renditions import HEIGHTS, Aside, Codec
 from admin.publish.source import LANGUAGE_RULE, is_language
 from admin.publish.workshop import default_work_dir
+from admin.reporting import reported
+from admin.titles import app as titles
 from wire.catalog import TITLE_ID_RULE, title_folder
 
 EXIT_CODES = (
@@ -50,6 +50,9 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+app.add_typer(titles.app, name="titles")
 
 
 @app.callback()
@@ -287,17 +290,6 @@ def fill_command(
     os.execv(sys.executable, [sys.executable, "-m", "fill", *words])  # noqa: S606 - a list, and our own module
 
 
-@contextmanager
-def reported(command: str, *, interrupted: str, failed: int | None = None) -> Iterator[None]:
-    """Say in one line why the command failed, and exit with the code of that failure, or with `failed` if given."""
-    try:
-        yield
-    except AdminError as error:
-        _leave(f"oca-admin {command}: {' '.join(str(error).split())}", failed or error.exit_code)
-    except KeyboardInterrupt:
-        _leave(f"oca-admin {command}: {interrupted}", 130)
-
-
 def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
@@ -318,11 +310,6 @@ def _aside(text: str) -> Aside:
     if not path or not is_language(language):
         raise UsageError(f"{text!r} can't be used; allowed: LANG=FILE, where LANG is {LANGUAGE_RULE}")
     return Aside(language, Path(path))
-
-
-def _leave(line: str, code: int) -> NoReturn:
-    sys.stderr.write(line + "\n")
-    raise typer.Exit(code)
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:

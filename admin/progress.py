@@ -36,6 +36,25 @@ def watcher() -> Watcher:
     return Bars() if sys.stdout.isatty() else Lines()
 
 
+class Silence:
+    """For whoever wants results only."""
+
+    @contextmanager
+    def step(self, name: str, total: float | None) -> Iterator[Step]:  # noqa: ARG002 - as a watcher has it
+        yield _Unheard()
+
+    def say(self, text: str) -> None:
+        """Nobody hears it."""
+
+
+class _Unheard:
+    def reach(self, done: float) -> None:
+        """Nobody hears it."""
+
+    def note(self, text: str) -> None:
+        """Nobody hears it."""
+
+
 class Bars:
     """A bar for each step, drawn by rich."""
 

@@ -60,8 +60,10 @@ class Shelf(Protocol):
 
 def rows_of(document: Title, etag: str) -> list[dict[str, object]]:
     """A title's renditions. One whose objects lie in several folders, or outside the title's, has no row: nobody could
-    tell its demand or ask for it.
+    tell its demand or ask for it. A title that is withdrawn has none: nobody wishes for it.
     """
+    if document.withdrawn_at is not None:
+        return []
     above = title_folder(document.title) + "/"
     rows: list[dict[str, object]] = []
     for rendition in document.renditions:

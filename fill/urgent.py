@@ -33,7 +33,7 @@ def orders(
     """One for each appliance. Raises `InputError`, which names what there is not, and what there is."""
     of_title = [one for _, one in sorted(known.items()) if one.title == wish.title]
     if not of_title:
-        raise InputError(f"{wish.title} is in no catalogue")
+        raise InputError(f"{wish.title} is in no catalogue, or withdrawn")
     wanted = [one for one in of_title if wish.renditions is None or one.name in wish.renditions]
     for name in wish.renditions or ():
         if name not in {one.name for one in of_title}:

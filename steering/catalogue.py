@@ -86,6 +86,7 @@ class _Title(Struct, frozen=True, gc=False):
     manifests: tuple[_Manifest, ...]
     renditions: tuple[_Rendition, ...]
     availability: Availability = Availability()
+    withdrawn_at: str | None = None
 
 
 class Listing(Struct, frozen=True, gc=False):
@@ -97,6 +98,7 @@ class Listing(Struct, frozen=True, gc=False):
     dash: str | None
     """Paths of the manifests."""
     renditions: tuple[PlayableRendition, ...]
+    is_withdrawn: bool = False
 
 
 class Known(Struct, frozen=True, gc=False):
@@ -276,6 +278,7 @@ def _listing(document: _Title) -> Listing:
             )
             for one in document.renditions
         ),
+        document.withdrawn_at is not None,
     )
 
 

@@ -121,6 +121,9 @@ class Title(Struct, frozen=True, kw_only=True):
     manifests: tuple[CatalogObject, ...]
     renditions: tuple[Rendition, ...]
     availability: Availability = Availability()
+    withdrawn_at: Annotated[dt.datetime, Meta(tz=True)] | None = None
+    """From then on nobody begins to play it, and nobody fills it. Whoever plays it finishes: all files stay."""
+    withdrawal_reason: Annotated[str, Meta(max_length=200)] | None = None
 
 
 class RenditionNumbers(Struct, frozen=True, kw_only=True):

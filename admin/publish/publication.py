@@ -306,6 +306,9 @@ def _enter(order: Order, made: tuple[Finished, ...], standing: Standing, bucket:
             _rendition(title, rendition, given[folders[rendition.folder]], float(shown.duration)) for rendition in made
         ),
         availability=_availability(order, standing),
+        # Other bytes are no right to show them.
+        withdrawn_at=standing.title.withdrawn_at if standing.title else None,
+        withdrawal_reason=standing.title.withdrawal_reason if standing.title else None,
     )
     for manifest in manifests:
         _write_if_unchanged(manifest, standing, bucket, title)

@@ -1,7 +1,8 @@
 """Pressing play: a viewer's token and a title become places, manifests and renditions.
 
 In this order, each with an answer of its own: who asks too often (429), what is badly asked (400), who may not (401,
-403), what is not published (404), what may not be shown where the viewer is (451), what the device can't play (406).
+403), what is not published (404) or withdrawn (410), what may not be shown where the viewer is (451), what the device
+can't play (406).
 Only then a decision is made, by the same ladder as all others, so there is always a list of places. 503: the catalogue,
 or the viewers' keys, were never had.
 """
@@ -46,6 +47,7 @@ class Pressed(StrEnum):
     BAD_QUESTION = "bad_question"
     NOT_LET_IN = "not_let_in"
     UNKNOWN_TITLE = "unknown_title"
+    WITHDRAWN = "withdrawn"
     NOT_HERE = "not_here"
     NOT_PLAYABLE = "not_playable"
     NO_KEYS = "no_keys"
@@ -55,6 +57,7 @@ class Pressed(StrEnum):
 _STATUS: Final = {
     Pressed.BAD_QUESTION: HTTPStatus.BAD_REQUEST,
     Pressed.UNKNOWN_TITLE: HTTPStatus.NOT_FOUND,
+    Pressed.WITHDRAWN: HTTPStatus.GONE,
     Pressed.NOT_HERE: HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS,
     Pressed.NOT_PLAYABLE: HTTPStatus.NOT_ACCEPTABLE,
     Pressed.NO_KEYS: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -104,6 +107,8 @@ class Player:
         most = self._pixels(query, "max_width"), self._pixels(query, "max_height")
         self._limit_viewer(await self._viewer(request.headers.get(hdrs.AUTHORIZATION)))
         listing = await self._listing(title)
+        if listing.is_withdrawn:
+            raise self._refused(Pressed.WITHDRAWN, f"{title} is withdrawn: nobody may begin to play it")
         country = self._desk.country(client)
         if not listing.availability.allows(country):
             where = "where you are, which is not known," if country is None else f"in {country}"

@@ -1,5 +1,6 @@
 """The catalogue as a table: only what changed is read again, and nobody's mistake empties it."""
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -69,6 +70,18 @@ def test_only_what_changed_is_read_again_and_what_is_gone_goes(tmp_path):
     assert refresh(shelf, tmp_path) != first
     assert shelf.reads == ["b"]
     assert numbers(tmp_path) == [1, 7]
+
+
+def test_a_title_that_is_withdrawn_is_nobody_s_to_fill_until_it_is_restored(tmp_path):
+    shelf = Shelf(first=[rendition("first", 0, {"a.mp4": 5})], second=[rendition("second", 1, {"a.mp4": 5})])
+    refresh(shelf, tmp_path)
+    published = document("first", rendition("first", 0, {"a.mp4": 5}))
+    shelf.put_body("first", encode(msgspec.structs.replace(published, withdrawn_at=published.published_at)))
+    refresh(shelf, tmp_path)
+    assert numbers(tmp_path) == [1]
+    shelf.put_body("first", encode(published))
+    refresh(shelf, tmp_path)
+    assert numbers(tmp_path) == [0, 1]
 
 
 def test_a_document_that_can_not_be_read_keeps_the_rows_it_had(tmp_path, caplog):

@@ -1,6 +1,7 @@
 """Pressing play, over the wire: a viewer's token and a title become places, manifests and renditions."""
 
 import concurrent.futures
+import datetime as dt
 import json
 import time
 from urllib.parse import urlsplit
@@ -72,6 +73,7 @@ def origin():
             title("ours", availability=Availability(only=("PT", "ES"))),
             title("theirs", availability=Availability(never=("PT",))),
             title("silent", RENDITIONS[:1]),
+            title("gone", withdrawn_at=dt.datetime(2026, 1, 2, tzinfo=dt.UTC), withdrawal_reason="rights"),
         ]
         for each in titles:
             one.put(title_path(each.title), encode(each))
@@ -298,6 +300,11 @@ def test_a_licence_counts_where_the_viewer_is(steering, name, client, status):
     assert got.status == status
     if status == 451:
         assert "licence" in error(got)
+
+
+def test_a_withdrawn_title_is_gone_for_who_begins(steering):
+    got = press(steering, "gone")
+    assert (got.status, error(got)) == (410, "gone is withdrawn: nobody may begin to play it")
 
 
 # --- What is away ---

@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import IO, Final
 
 from admin.errors import InputError, MachineError
 from admin.processes import end, tethered
+from admin.publish.chunks import SEGMENT_SECONDS, Chunk
 from admin.publish.manifests import INIT, SHEET, WORDS
 from admin.publish.renditions import (
     AUDIO_BPS,
@@ -37,13 +39,13 @@ from admin.publish.renditions import (
 )
 from admin.publish.source import FORMATS, Source, has_video, read_source
 
-SEGMENT_SECONDS: Final = 4
-
 _MIN_LINES: Final = 16
 _ASK_DEADLINE: Final = 60.0
 # An encode may take hours, but its progress never stands still this long, even on a network disk.
 _STALL_DEADLINE: Final = 180.0
 _LOOK: Final = 1.0
+# Seconds decoded before a part: filters look back, and a picture is shown until the next one.
+_PREROLL: Final = 2
 _QUIET: Final = ("-hide_banner", "-nostdin")
 _TEXT_FORMATS: Final = {"SubRip": "srt", "WebVTT": "webvtt", "ASS/SSA": "ass"}
 _SOUND_FORMATS: Final = {"MP3": "mp3", "FLAC": "flac", "WAV": "wav", "AAC": "aac", "AC-3": "ac3", "E-AC-3": "eac3"}
@@ -110,8 +112,8 @@ def probe(ffmpeg: Ffmpeg, video: Path) -> Film:
     raise InputError(f"{video}: its first picture can't be decoded ({_reason(banner)})")
 
 
-def encoding(source: Source, plan: Plan) -> tuple[str, ...]:
-    """ffmpeg's arguments for one rendition, between the input and the output.
+def encoding(source: Source, plan: Plan, chunk: Chunk | None = None) -> tuple[str, ...]:
+    """ffmpeg's arguments for one rendition, or a part of one, between the input and the output.
 
     Every video rendition gets the same constant frame rate from time 0 on, and a keyframe at the first frame of each
     fourth second and nowhere else: so segments are aligned across renditions without being told of each other.
@@ -119,8 +121,10 @@ def encoding(source: Source, plan: Plan) -> tuple[str, ...]:
     match plan:
         case VideoPlan():
             return (
-                *("-map", "0:V:0", "-vf", _pictures(source, plan), *_compression(plan)),
-                *("-force_key_frames", f"expr:gte(t,n_forced*{SEGMENT_SECONDS})"),
+                *("-map", "0:V:0", "-vf", _pictures(source, plan, chunk)),
+                *_compression(plan, is_part=chunk is not None),
+                *("-force_key_frames", f"expr:{_keyframes(source, chunk)}"),
+                *(("-frames:v", str(chunk.pictures)) if chunk and chunk.pictures else ()),
             )
         case AudioPlan():
             # async fills gaps with silence, first_pts=0 starts with the picture: sound and lips stay together.
@@ -139,15 +143,27 @@ def encoding(source: Source, plan: Plan) -> tuple[str, ...]:
             return ("-map", "0:V:0", "-vf", pictures, "-c:v", "mjpeg", "-q:v", "5", "-threads", "1")
 
 
-def _pictures(source: Source, plan: VideoPlan) -> str:
+def _pictures(source: Source, plan: VideoPlan, chunk: Chunk | None) -> str:
     # The deinterlacer leaves progressive pictures as they are, and refuses those of a few lines.
     weave = "bwdif=mode=send_frame:deint=interlaced," if min(source.width, source.height) >= _MIN_LINES else ""
+    # Of a part, pictures keep the film's own times until the constant rate has its first; then it begins at 0.
+    start = f"{float(chunk.first / source.rate):.9f},setpts=PTS-STARTPTS" if chunk else "0"
     return (
-        f"{weave}fps={source.rate}:start_time=0,scale={plan.width}:{plan.height}:flags=bicubic,setsar=1,format=yuv420p"
+        f"{weave}fps={source.rate}:start_time={start}"
+        f",scale={plan.width}:{plan.height}:flags=bicubic,setsar=1,format=yuv420p"
     )
 
 
-def _compression(plan: VideoPlan) -> tuple[str, ...]:
+def _keyframes(source: Source, chunk: Chunk | None) -> str:
+    """At the first picture of each fourth second of the film, by its time; in a part by its number, which is exact."""
+    if chunk is None:
+        return f"gte(t,n_forced*{SEGMENT_SECONDS})"
+    rate = source.rate
+    number = f"ceil(({chunk.second}+n_forced*{SEGMENT_SECONDS})*{rate.numerator}/{rate.denominator}-0.000001)"
+    return f"gte(n,{number}-{chunk.first})"
+
+
+def _compression(plan: VideoPlan, *, is_part: bool) -> tuple[str, ...]:
     """Capped quality, a keyframe only where one is forced, and the same bytes on any number of cores."""
     capped = ("-maxrate", str(plan.peak_bps), "-bufsize", str(2 * plan.peak_bps))
     match plan.codec:
@@ -157,9 +173,11 @@ def _compression(plan: VideoPlan) -> tuple[str, ...]:
             return (
                 *("-c:v", "libx264", "-preset", "veryfast", "-profile:v", "high", "-crf", "22", *capped),
                 *("-x264-params", "keyint=infinite:scenecut=0:open-gop=0:sync-lookahead=0", "-forced-idr", "1"),
+                *(("-threads", "1") if is_part else ()),
             )
         case Codec.HEVC:
             still = "log-level=error:keyint=-1:scenecut=0:open-gop=0:frame-threads=1:info=0"
+            still += ":pools=none" if is_part else ""
             return (
                 # hvc1: parameter sets stand in the initialisation segment only, as CMAF and Apple want.
                 *("-c:v", "libx265", "-preset", "fast", "-tag:v", "hvc1", "-crf", "25", *capped),
@@ -178,8 +196,17 @@ def _compression(plan: VideoPlan) -> tuple[str, ...]:
             )
 
 
-def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Callable[[float], None]) -> None:
-    """Write the rendition's initialisation and media segments into `folder`.
+def encode(
+    ffmpeg: Ffmpeg,
+    film: Film,
+    plan: Plan,
+    folder: Path,
+    on_progress: Callable[[float], None],
+    chunk: Chunk | None = None,
+    stop: Event | None = None,
+) -> None:
+    """Write the rendition's initialisation and media segments into `folder`, or those of one part. A part that begins
+    behind the last picture leaves it empty. When `stop` is set, the work ends, unfinished.
 
     `on_progress` is told how many seconds of film are done. Raises InputError when ffmpeg can't make it from this file,
     MachineError when this machine is in the way.
@@ -187,10 +214,11 @@ def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Ca
     aside = plan.file if isinstance(plan, AudioPlan | TextPlan) else None
     command = [
         *(ffmpeg.path, *_QUIET, "-y", "-loglevel", "error", "-progress", "pipe:1", "-nostats"),
+        *(_sought(film.source, chunk) if chunk else ()),
         *(_opened(aside, _formats_beside(plan)) if aside else _opened(film.path)),
-        *encoding(film.source, plan),
+        *encoding(film.source, plan, chunk),
         *("-map_metadata", "-1", "-map_chapters", "-1"),
-        *_written(plan, folder),
+        *_written(plan, folder, chunk),
     ]
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
@@ -202,7 +230,9 @@ def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Ca
         )
         try:
             assert process.stdout is not None
-            _follow(process.stdout, on_progress, plan.name)
+            _follow(process.stdout, on_progress, plan.name, stop)
+            if stop and stop.is_set():
+                process.kill()
             code = process.wait(_ASK_DEADLINE)
         except subprocess.TimeoutExpired as error:
             raise MachineError(f"ffmpeg made {plan.name} but did not end within {_ASK_DEADLINE:.0f} s") from error
@@ -216,7 +246,9 @@ def encode(ffmpeg: Ffmpeg, film: Film, plan: Plan, folder: Path, on_progress: Ca
         raise MachineError(f"no space left on the disk of {folder.parent}; free some, or choose another --work-dir")
     if code < 0:
         raise MachineError(f"ffmpeg was ended by signal {-code} while it made {plan.name}")
-    if code != 0 or not any(folder.iterdir()):
+    if stop and stop.is_set():
+        return
+    if code != 0 or (not any(folder.iterdir()) and not chunk):
         raise InputError(f"{aside or film.path}: ffmpeg could not make {plan.name} from it ({_reason(said)})")
 
 
@@ -230,12 +262,20 @@ def sample_command(
     return command
 
 
-def _written(plan: Plan, folder: Path) -> tuple[str, ...]:
+def _sought(source: Source, chunk: Chunk) -> tuple[str, ...]:
+    """From a little before the part on, in the times of the whole film."""
+    moment = chunk.first / source.rate - _PREROLL
+    return (*("-threads", "1", "-copyts", "-start_at_zero"), *(("-ss", f"{float(moment):.6f}") if chunk.number else ()))
+
+
+def _written(plan: Plan, folder: Path, chunk: Chunk | None) -> tuple[str, ...]:
     match plan:
         case VideoPlan() | AudioPlan():
             # The manifest that ffmpeg writes beside the segments is not used (manifests.py says why).
+            # A part may begin a picture after its second, and its segments be shorter by as much: each keyframe cuts.
+            cut = SEGMENT_SECONDS - 0.1 if chunk else SEGMENT_SECONDS
             return (
-                *("-f", "dash", "-dash_segment_type", "mp4", "-seg_duration", str(SEGMENT_SECONDS)),
+                *("-f", "dash", "-dash_segment_type", "mp4", "-seg_duration", str(cut)),
                 *(
                     "-format_options",
                     "movflags=+cmaf",
@@ -281,13 +321,15 @@ def _formats_beside(plan: Plan) -> Mapping[str, str]:
     return (_TEXT_FORMATS if isinstance(plan, TextPlan) else _SOUND_FORMATS) | FORMATS
 
 
-def _follow(report: IO[bytes], on_progress: Callable[[float], None], name: str) -> None:
-    """Read ffmpeg's -progress lines to their end. Raises MachineError when it stands still."""
+def _follow(report: IO[bytes], on_progress: Callable[[float], None], name: str, stop: Event | None) -> None:
+    """Read ffmpeg's -progress lines to their end, or until `stop`. Raises MachineError when it stands still."""
     pending, last, moved_at = b"", b"", time.monotonic()
     while True:
         # A signal that comes just before the wait begins does not end it: Python hears of it when the wait is over.
         left = max(0.0, moved_at + _STALL_DEADLINE - time.monotonic())
         ready, _, _ = select.select([report], [], [], min(left, _LOOK))
+        if stop and stop.is_set():
+            return
         if not ready and left > _LOOK:
             continue
         if not ready:

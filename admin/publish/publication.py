@@ -10,19 +10,22 @@ publish one title, the second to finish stops and says so.
 
 import datetime as dt
 import math
+import os
 import random
 import re
+import resource
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Final
 
 from admin.bucket import UPLOADS_AT_ONCE, Bucket, Upload
 from admin.errors import ConditionFailed, InputError, MachineError, StoreError, StoreRefused, TitleTaken, UsageError
 from admin.progress import Step, Watcher
+from admin.publish.chunks import Chunk, chunks_of
 from admin.publish.complexity import fitted
 from admin.publish.encoder import Ffmpeg, Film, encode, find_ffmpeg, probe, require_aside
 from admin.publish.keys import Keys
@@ -145,6 +148,7 @@ def publish(order: Order, bucket: Bucket, watcher: Watcher) -> Title:
         if standing.title and not order.is_replacement:
             return _resumed_at_the_end(standing.title, plans, workshop, bucket)
         made = _encode_all(ffmpeg, film, plans, workshop, watcher)
+        watcher.say(_cost(made))
         with watcher.step("upload", sum(rendition.size_bytes for rendition in made)) as step:
             _upload_all(order.title, made, bucket, step)
         with watcher.step("catalogue", None) as step:
@@ -215,8 +219,12 @@ def _encode_all(
             if rendition:
                 step.note(f"made before, {_size(rendition.size_bytes)}")
             else:
-                making = workshop.begin()
-                encode(ffmpeg, film, plan, making, step.reach)
+                chunks = chunks_of(film.source)
+                if chunks and isinstance(plan, VideoPlan):
+                    making = _encode_in_parts(ffmpeg, film, plan, chunks, workshop, step)
+                else:
+                    making = workshop.begin()
+                    encode(ffmpeg, film, plan, making, step.reach)
                 rendition = workshop.finish(plan, making)
                 step.note(f"{_shape(rendition)}, {_size(rendition.size_bytes)}")
         made.append(rendition)
@@ -224,6 +232,43 @@ def _encode_all(
             _require_not_broken_off(film, made)
     _require_aligned(made)
     return tuple(made)
+
+
+def _encode_in_parts(
+    ffmpeg: Ffmpeg, film: Film, plan: VideoPlan, chunks: tuple[Chunk, ...], workshop: Workshop, step: Step
+) -> Path:
+    """As many parts at once as there are cores, then all of them joined in one folder."""
+    reached = dict.fromkeys(chunks, 0.0)
+    stop, lock = Event(), Lock()
+
+    def make(chunk: Chunk) -> None:
+        def reach(seconds: float) -> None:
+            with lock:
+                reached[chunk] = seconds
+                done = sum(reached.values())
+            step.reach(done)
+
+        if not workshop.has_part(plan, chunk) and not stop.is_set():
+            making = workshop.begin()
+            encode(ffmpeg, film, plan, making, reach, chunk, stop)
+            if not stop.is_set():
+                workshop.keep_part(plan, chunk, making)
+        if chunk.pictures:
+            reach(float(chunk.pictures / film.source.rate))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        pending = {pool.submit(make, chunk) for chunk in chunks}
+        try:
+            while pending:
+                # Not for ever: a signal that comes just before a wait begins would not end it.
+                done, pending = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return workshop.join(plan, chunks)
 
 
 def _require_not_broken_off(film: Film, made: list[Finished]) -> None:
@@ -444,6 +489,18 @@ def _shape(made: Finished) -> str:
             return plan.track.language or "of unknown language"
         case ImagePlan() as plan:
             return f"{plan.width}x{plan.height} each {plan.interval} s, {made.sheets.count} sheets"
+
+
+def _cost(made: tuple[Finished, ...]) -> str:
+    """What all of it took so far: CPU time of every ffmpeg of this run."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = used.ru_utime + used.ru_stime
+    length = max(rendition.ends_at for rendition in made if rendition.is_media)
+    size = sum(rendition.size_bytes for rendition in made)
+    return (
+        f"made {len(made)} renditions, {_size(size)}, in {seconds:.0f} CPU-seconds:"
+        f" {seconds / length:.2f} for each second of film"
+    )
 
 
 def _size(size_bytes: int) -> str:

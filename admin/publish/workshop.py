@@ -3,6 +3,7 @@
     <work dir>/<title>-<digest of file, plans and ffmpeg>/
         lock                    held by the run that works here
         making-<letters>/       the rendition under way; thrown away by the next run
+        <name>.parts/00003/     a finished part of the rendition under way, of a long film
         <name>/                 a finished rendition: segments, playlist and record.json, moved here whole
 
 A finished rendition is used again only if every file still has the checksum in its record: a folder that a power cut
@@ -27,8 +28,9 @@ import msgspec
 from msgspec import Struct
 
 from admin.errors import InputError, MachineError, TitleTaken
-from admin.publish.boxes import BoxError, Timing, segment_timing, video_codec
-from admin.publish.encoder import SEGMENT_SECONDS, Ffmpeg, Film, encoding
+from admin.publish.boxes import BoxError, Timing, retimed, segment_timing, video_codec
+from admin.publish.chunks import SEGMENT_SECONDS, Chunk, chunks_of
+from admin.publish.encoder import Ffmpeg, Film, encoding
 from admin.publish.encryption import Encryptor
 from admin.publish.keys import Keys, TrackKey
 from admin.publish.manifests import (
@@ -174,6 +176,8 @@ class Workshop:
                 f"another run on this machine is publishing this film (it works in {self.path})"
             ) from error
         self._lock = lock
+        for leftover in self.path.glob("making-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         return self
 
     def __exit__(
@@ -200,14 +204,64 @@ class Workshop:
         return self._keys.of(plan.kind) if self._keys else None
 
     def begin(self) -> Path:
-        """An empty folder to make a rendition in."""
+        """An empty folder to make a rendition, or a part of one, in."""
         try:
-            for leftover in self.path.glob("making-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
             # A new name each time: an encoder that outlived its run can't write among ours.
             return Path(tempfile.mkdtemp(prefix="making-", dir=self.path))
         except OSError as error:
             raise MachineError(f"{self.path} can't be written ({error.strerror}): see --work-dir") from error
+
+    def has_part(self, plan: Plan, chunk: Chunk) -> bool:
+        """Whether an earlier run, or this one, finished that part, and it is whole."""
+        path = self._part(plan, chunk)
+        try:
+            files = msgspec.json.decode((path / _RECORD).read_bytes(), type=tuple[File, ...])
+            return all(_sha256(path / file.name) == file.sha256 for file in files)
+        except (OSError, msgspec.DecodeError):
+            return False
+
+    def keep_part(self, plan: Plan, chunk: Chunk, making: Path) -> None:
+        """The part is encoded: it is moved into its place."""
+        try:
+            files = tuple(_file(path, "") for path in sorted(making.iterdir()) if path.suffix in (".m4s", ".mp4"))
+            (making / _RECORD).write_bytes(msgspec.json.encode(files))
+            path = self._part(plan, chunk)
+            path.parent.mkdir(exist_ok=True)
+            shutil.rmtree(path, ignore_errors=True)
+            making.rename(path)
+        except OSError as error:
+            raise MachineError(f"{self.path} can't be written ({error.strerror}): see --work-dir") from error
+
+    def join(self, plan: Plan, chunks: tuple[Chunk, ...]) -> Path:
+        """A folder like one that was encoded whole, of all parts. Raises MachineError if they don't fit together."""
+        making = self.begin()
+        rate, written = self._film.source.rate, 0
+        try:
+            for chunk in chunks:
+                part = self._part(plan, chunk)
+                segments = sorted(path for path in part.iterdir() if path.suffix == ".m4s")
+                if segments and written != chunk.segments:
+                    raise MachineError(f"ffmpeg left a gap in {plan.name} before part {chunk.number + 1}")
+                if segments and (part / INIT).read_bytes() != (self._part(plan, chunks[0]) / INIT).read_bytes():
+                    raise MachineError(
+                        f"ffmpeg encoded part {chunk.number + 1} of {plan.name} otherwise than the first"
+                    )
+                for path in segments:
+                    segment = path.read_bytes()
+                    ticks = chunk.first / rate * segment_timing(segment).timescale
+                    if ticks.denominator != 1:
+                        raise MachineError(f"ffmpeg's clock of {plan.name} does not know the film's pictures")
+                    written += 1
+                    (making / segment_name(written)).write_bytes(retimed(segment, int(ticks), chunk.segments))
+            shutil.copyfile(self._part(plan, chunks[0]) / INIT, making / INIT)
+        except BoxError as error:
+            raise MachineError(f"ffmpeg wrote {plan.name} in a form we do not expect: {error}") from error
+        except OSError as error:
+            raise MachineError(f"{self.path} can't be written ({error.strerror}): see --work-dir") from error
+        return making
+
+    def _part(self, plan: Plan, chunk: Chunk) -> Path:
+        return self.path / f"{plan.name}.parts" / f"{chunk.number:05d}"
 
     def finish(self, plan: Plan, making: Path) -> Finished:
         """The rendition encoded into `making`: checked, measured, given its playlist, and moved into its place."""
@@ -217,6 +271,7 @@ class Workshop:
             path = self.path / plan.name
             shutil.rmtree(path, ignore_errors=True)
             making.rename(path)
+            shutil.rmtree(self.path / f"{plan.name}.parts", ignore_errors=True)
         except OSError as error:
             raise MachineError(f"{self.path} can't be written ({error.strerror}): see --work-dir") from error
         return Finished(plan, path, record, self._film.source.rate, self._key(plan))
@@ -311,7 +366,7 @@ def _encrypt(key: TrackKey, init: Path, segments: list[Path]) -> None:
 
 def _job_digest(ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...], keys: Keys | None) -> str:
     found = film.path.stat()
-    recipes = [encoding(film.source, plan) for plan in plans]
+    recipes = [encoding(film.source, plan, *chunks_of(film.source)[:1]) for plan in plans]
     asides = [plan.file for plan in plans if isinstance(plan, AudioPlan | TextPlan) and plan.file]
     beside = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in asides]
     job = [str(film.path.resolve()), found.st_size, found.st_mtime_ns, ffmpeg.version, recipes, beside]

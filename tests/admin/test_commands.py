@@ -45,6 +45,7 @@ def test_a_film_is_published_and_the_urls_are_told(oca_admin, arguments, store):
     ran = oca_admin(*arguments(store))
     assert ran.exit_code == 0
     steps = [line.removesuffix(" ...") for line in ran.stdout.splitlines() if line.endswith(" ...")]
+    assert re.search(r"^made 3 renditions, 0\.\d MB, in \d+ CPU-seconds: \d+\.\d\d for each", ran.stdout, re.MULTILINE)
     assert steps == ["probe", "bucket", "encode audio", "encode 144p", "encode 180p", "upload", "catalogue"]
     assert ran.stdout.splitlines()[-1].startswith(f"published: {store.url}/titles/metropolis/master.m3u8")
 

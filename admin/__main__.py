@@ -95,8 +95,8 @@ def publish_command(
         str,
         typer.Option(
             help=f"How pictures are encoded: h264, which is always made, and any of {', '.join(list(Codec)[1:])}, as"
-            " far as the ffmpeg at hand can. Beside the CPU time of h264, at 720p, av1 took 1.4, hevc 2.6, vp9 3.6 times"
-            " as much."
+            " far as the ffmpeg at hand can. Beside the CPU time of h264, at 720p, av1 took 1.4, hevc 2.6, vp9 3.6"
+            " times as much."
         ),
     ] = "h264",
     ladder: Annotated[

@@ -18,7 +18,7 @@ from admin.licence import availability_of
 from admin.progress import watcher
 from admin.publish.keys import Scheme, read_keys, write_new_keys
 from admin.publish.publication import Order, publish
-from admin.publish.renditions import HEIGHTS, Aside, Codec
+from admin.publish.renditions import HEIGHTS, Aside, Codec, Packaging
 from admin.publish.source import LANGUAGE_RULE, is_language
 from admin.publish.workshop import default_work_dir
 from admin.reporting import reported
@@ -119,6 +119,13 @@ def publish_command(
     thumbnails: Annotated[
         bool, typer.Option("--thumbnails/--no-thumbnails", help="Small pictures for the bar in which viewers seek.")
     ] = True,
+    packaging: Annotated[
+        Packaging,
+        typer.Option(
+            help="How segments lie at the origin: each in a file of its own, or all of a rendition in one, of which"
+            " players fetch ranges."
+        ),
+    ] = Packaging.SEGMENTS,
     keys: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Encrypt pictures and sound with these (oca-admin keys makes such a file)."),
@@ -151,6 +158,7 @@ def publish_command(
             has_thumbnails=thumbnails,
             is_measured=ladder is Ladder.MEASURED,
             keys=read_keys(keys) if keys else None,
+            packaging=packaging,
             availability=availability_of(only_in, not_in) if only_in or not_in else None,
         )
         watching = watcher()

@@ -7,13 +7,15 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.s3.transfer import ProgressCallbackInvoker, TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
 UPLOADS_AT_ONCE: Final = 8
+WHOLE_BYTES: Final = 16 << 20
+"""What is larger is sent from its file, in parts (S3's multipart upload)."""
+
+_PARTS_AT_ONCE: Final = 2
+"""Of each file; several files are sent at once."""
 
 _URL_RULE: Final = "s3://bucket or s3://bucket/prefix, the prefix of letters, digits and . _ - between slashes"
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -76,6 +83,17 @@ class Upload:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.body).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileUpload:
+    """A large object to write, from a file that does not change meanwhile. `sha256` is that of all of it, in hex."""
+
+    path: str
+    file: Path
+    sha256: str
+    content_type: str
+    cache_control: str
 
 
 class Bucket:
@@ -164,14 +182,30 @@ class Bucket:
                 head = self._client.head_object(Bucket=self._name, Key=self._key(path), ChecksumMode="ENABLED")
         except _Absent:
             return None
-        if checksum := head.get("ChecksumSHA256"):
-            return base64.b64decode(checksum).hex()
-        # A store that keeps no checksums keeps metadata.
-        return head["Metadata"].get("sha256")
+        # Ours go first: the store's checksum of what was sent in parts is not that of the whole.
+        if said := head["Metadata"].get("sha256"):
+            return said
+        checksum = head.get("ChecksumSHA256", "")
+        return base64.b64decode(checksum).hex() if checksum and "-" not in checksum else None
 
     def put(self, upload: Upload) -> None:
         """Write the object, whatever was there."""
         self._put(upload)
+
+    def put_file(self, upload: FileUpload, reach: Callable[[int], None]) -> None:
+        """Write the object in parts, several at once, each with its checksum, whatever was there. `reach` gets every
+        count of bytes that went; negative ones, if a part is sent again. A failure leaves no parts behind.
+        """
+        described = {
+            "ContentType": upload.content_type,
+            "CacheControl": upload.cache_control,
+            "ChecksumAlgorithm": "SHA256",
+            "Metadata": {"sha256": upload.sha256},
+        }
+        config = TransferConfig(max_concurrency=_PARTS_AT_ONCE, multipart_chunksize=WHOLE_BYTES)
+        with self._translated("write", upload.path), create_transfer_manager(self._client, config) as manager:
+            told = ProgressCallbackInvoker(reach)
+            manager.upload(str(upload.file), self._name, self._key(upload.path), described, [told]).result()
 
     def create(self, upload: Upload) -> None:
         """Write the object if there is none. Raises ConditionFailed if there is."""

@@ -1,7 +1,7 @@
 """What our encoder wrote, read back from the bytes (ISO/IEC 14496-12): durations are measured, never assumed."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -38,6 +38,31 @@ def segment_timing(segment: bytes) -> Timing:
     if count != 1 or timescale == 0:
         raise BoxError(f"a segment of {count} fragments and timescale {timescale}; we write one fragment each")
     return Timing(start, duration, timescale, starts_clean=bool(access >> 31))
+
+
+def fragment_of(segment: bytes) -> bytes:
+    """The segment without what stands before its fragment (`moof` and `mdat`), as it lies in a file with others."""
+    for at, kind in _heads(segment):
+        if kind == b"moof":
+            return segment[at:]
+    raise BoxError("no moof box")
+
+
+def file_index(timings: Sequence[Timing], sizes: Sequence[int]) -> bytes:
+    """The `sidx` (8.16.3) of a file in which fragments of these sizes follow it, without a gap. Raises BoxError."""
+    start, timescale = timings[0].start, timings[0].timescale
+    try:
+        # Version 1; of the track 1, which is the only one ffmpeg numbers.
+        head = struct.pack(">IIIQQHH", 1 << 24, 1, timescale, start, 0, 0, len(timings))
+        rows = [
+            # SAP type 1: every picture that is shown later is decoded later.
+            struct.pack(">III", size, timing.duration, 0x9000_0000 if timing.starts_clean else 0)
+            for timing, size in zip(timings, sizes, strict=True)
+        ]
+    except struct.error as error:
+        raise BoxError(f"{len(timings)} segments can't be in one index: {error}") from error
+    content = head + b"".join(rows)
+    return struct.pack(">I4s", 8 + len(content), b"sidx") + content
 
 
 def retimed(segment: bytes, ticks: int, fragments: int) -> bytes:
@@ -136,6 +161,13 @@ def _only(body: bytes, kind: bytes) -> bytes:
 
 
 def _boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for at, kind in _heads(body):
+        (size,) = struct.unpack_from(">I", body, at)
+        yield kind, body[at + 8 : at + size]
+
+
+def _heads(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Where each box begins, and its kind."""
     at = 0
     while at < len(body):
         if len(body) - at < 8:
@@ -143,5 +175,5 @@ def _boxes(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         size, kind = struct.unpack_from(">I4s", body, at)
         if size < 8 or at + size > len(body):
             raise BoxError(f"a box of {size} bytes where {len(body) - at} are left")
-        yield kind, body[at + 8 : at + size]
+        yield at, kind
         at += size

@@ -6,6 +6,7 @@ while players budget with the peak (RFC 8216, 4.3.4.2: "the peak segment bit rat
 
 import base64
 import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count, groupby
@@ -20,6 +21,8 @@ from admin.publish.renditions import AUDIO_CHANNELS, AUDIO_HERTZ
 from wire.catalog import Kind
 
 INIT: Final = "init.mp4"
+TRACK: Final = "track.mp4"
+"""The file of a rendition that is in one."""
 PLAYLIST: Final = "index.m3u8"
 WORDS: Final = "subtitles.vtt"
 #: As ffmpeg spells it; the first is 1.
@@ -51,6 +54,21 @@ def segment_name(number: int) -> str:
 
 
 @dataclass(frozen=True)
+class OneFile:
+    """How a rendition in one file (TRACK) begins: bytes of the initialisation, then of the index; segments follow."""
+
+    init_bytes: int
+    index_bytes: int
+
+    def places(self, sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """Where each segment begins, and its size."""
+        at = self.init_bytes + self.index_bytes
+        for size in sizes:
+            yield at, size
+            at += size
+
+
+@dataclass(frozen=True)
 class Piece:
     """One segment: when it is shown, and its size."""
 
@@ -73,6 +91,8 @@ class Encoded:
     language: str | None
     key: TrackKey | None = None
     """What it is encrypted with; None: it is in the clear."""
+    one_file: OneFile | None = None
+    """None: each segment is a file."""
 
     @property
     def duration(self) -> Fraction:
@@ -147,8 +167,10 @@ class Steered:
         return f"{self.service_url}/v1/content-steering?path={quote(f'{self.folder}/{manifest}')}"
 
 
-def hls_playlist(timings: tuple[Timing, ...], key: TrackKey | None = None) -> str:
-    """The media playlist of one rendition, beside its segments."""
+def hls_playlist(pieces: Sequence[Piece], key: TrackKey | None = None, one_file: OneFile | None = None) -> str:
+    """The media playlist of one rendition, beside its segments, or the one file in which they are."""
+    timings = [piece.timing for piece in pieces]
+    opened = f'"{TRACK}",BYTERANGE="{one_file.init_bytes}@0"' if one_file else f'"{INIT}"'
     lines = [
         "#EXTM3U",
         "#EXT-X-VERSION:7",
@@ -157,11 +179,16 @@ def hls_playlist(timings: tuple[Timing, ...], key: TrackKey | None = None) -> st
         "#EXT-X-MEDIA-SEQUENCE:1",
         "#EXT-X-PLAYLIST-TYPE:VOD",
         "#EXT-X-INDEPENDENT-SEGMENTS",
-        f'#EXT-X-MAP:URI="{INIT}"',
+        f"#EXT-X-MAP:URI={opened}",
         *(_hls_keys(key) if key else ()),
     ]
-    for number, timing in enumerate(timings, start=1):
-        lines += [f"#EXTINF:{float(timing.seconds):.6f},", segment_name(number)]
+    if one_file:
+        places = one_file.places(piece.size_bytes for piece in pieces)
+        named = [f"#EXT-X-BYTERANGE:{size}@{at}\n{TRACK}" for at, size in places]
+    else:
+        named = [segment_name(number) for number in range(1, len(pieces) + 1)]
+    for timing, name in zip(timings, named, strict=True):
+        lines += [f"#EXTINF:{float(timing.seconds):.6f},", name]
     return "\n".join([*lines, "#EXT-X-ENDLIST", ""])
 
 
@@ -256,12 +283,14 @@ def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
     one for thumbnails.
     """
     longest = shown.duration
+    forms = {"on-demand" if rendition.one_file else "live" for rendition in shown.media}
+    profiles = [f"urn:mpeg:dash:profile:isoff-{form}:2011" for form in sorted(forms)]
     segment = max(piece.timing.seconds for rendition in shown.media for piece in rendition.pieces)
     mpd = ET.Element(
         "MPD",
         {
             "xmlns": "urn:mpeg:dash:schema:mpd:2011",
-            "profiles": "urn:mpeg:dash:profile:isoff-live:2011,urn:mpeg:dash:profile:cmaf:2019",
+            "profiles": ",".join([*profiles, "urn:mpeg:dash:profile:cmaf:2019"]),
             "type": "static",
             "mediaPresentationDuration": _iso(longest),
             "maxSegmentDuration": _iso(segment),
@@ -280,7 +309,7 @@ def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
     numbers = count()
     families = _by_codec(_of(Kind.VIDEO, shown.media))
     for family, videos in families.items():
-        picture = _adaptation(period, next(numbers), Kind.VIDEO, None)
+        picture = _adaptation(period, next(numbers), videos[0])
         picture.set("maxWidth", str(max(video.width or 0 for video in videos)))
         picture.set("maxHeight", str(max(video.height or 0 for video in videos)))
         _protect(picture, videos[0].key)
@@ -294,7 +323,7 @@ def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
             shape = {"width": str(video.width), "height": str(video.height), "sar": "1:1"}
             _representation(picture, video, shape | {"frameRate": str(video.frame_rate)})
     for place, audio in enumerate(_of(Kind.AUDIO, shown.media), start=1):
-        sound = _adaptation(period, next(numbers), Kind.AUDIO, audio.language)
+        sound = _adaptation(period, next(numbers), audio)
         _protect(sound, audio.key)
         role = "main" if place == 1 else "alternate"
         ET.SubElement(sound, "Role", {"schemeIdUri": "urn:mpeg:dash:role:2011", "value": role})
@@ -303,7 +332,7 @@ def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
             "schemeIdUri": "urn:mpeg:dash:23003:3:audio_channel_configuration:2011",
             "value": str(AUDIO_CHANNELS),
         }
-        # The schema wants it before SegmentTemplate.
+        # The schema wants it first.
         representation.insert(0, ET.Element("AudioChannelConfiguration", channels))
     for words in shown.words:
         _words(period, next(numbers), words, longest)
@@ -313,9 +342,15 @@ def dash_manifest(shown: Shown, steered: Steered | None = None) -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(mpd, encoding="unicode")}\n'
 
 
-def _adaptation(period: ET.Element, number: int, kind: Kind, language: str | None) -> ET.Element:
-    attributes = {"id": str(number), "contentType": str(kind), "segmentAlignment": "true", "startWithSAP": "1"}
-    return ET.SubElement(period, "AdaptationSet", attributes | ({"lang": language} if language else {}))
+def _adaptation(period: ET.Element, number: int, first: Encoded) -> ET.Element:
+    """For that rendition, and those like it."""
+    attributes = {"id": str(number), "contentType": str(first.kind)}
+    # In the eyes of DASH a file is one segment, and what we call segments are its subsegments (5.3.3.2).
+    names = (
+        ("subsegmentAlignment", "subsegmentStartsWithSAP") if first.one_file else ("segmentAlignment", "startWithSAP")
+    )
+    attributes |= dict(zip(names, ("true", "1"), strict=True))
+    return ET.SubElement(period, "AdaptationSet", attributes | ({"lang": first.language} if first.language else {}))
 
 
 def _representation(parent: ET.Element, rendition: Encoded, more: dict[str, str]) -> ET.Element:
@@ -326,6 +361,20 @@ def _representation(parent: ET.Element, rendition: Encoded, more: dict[str, str]
         "bandwidth": str(rendition.peak_bps),
     }
     representation = ET.SubElement(parent, "Representation", attributes | more)
+    if one_file := rendition.one_file:
+        ET.SubElement(representation, "BaseURL").text = f"{rendition.folder}/{TRACK}"
+        first = one_file.init_bytes + one_file.index_bytes
+        base = ET.SubElement(
+            representation,
+            "SegmentBase",
+            {
+                "timescale": str(rendition.pieces[0].timing.timescale),
+                "indexRange": f"{one_file.init_bytes}-{first - 1}",
+                "indexRangeExact": "true",
+            },
+        )
+        ET.SubElement(base, "Initialization", {"range": f"0-{one_file.init_bytes - 1}"})
+        return representation
     template = ET.SubElement(
         representation,
         "SegmentTemplate",

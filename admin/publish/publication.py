@@ -9,6 +9,7 @@ publish one title, the second to finish stops and says so.
 """
 
 import datetime as dt
+import hashlib
 import math
 import os
 import random
@@ -22,7 +23,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Final
 
-from admin.bucket import UPLOADS_AT_ONCE, Bucket, Upload
+from admin.bucket import UPLOADS_AT_ONCE, WHOLE_BYTES, Bucket, FileUpload, Upload
 from admin.errors import ConditionFailed, InputError, MachineError, StoreError, StoreRefused, TitleTaken, UsageError
 from admin.progress import Step, Watcher
 from admin.publish.chunks import Chunk, chunks_of
@@ -39,6 +40,7 @@ from admin.publish.renditions import (
     AudioPlan,
     Codec,
     ImagePlan,
+    Packaging,
     Plan,
     TextPlan,
     VideoPlan,
@@ -46,7 +48,7 @@ from admin.publish.renditions import (
     planned,
 )
 from admin.publish.source import LANGUAGE_RULE, is_language
-from admin.publish.workshop import Finished, Workshop
+from admin.publish.workshop import File, Finished, Workshop
 from wire.catalog import (
     DASH_TYPE,
     HLS_TYPE,
@@ -104,6 +106,7 @@ class Order:
     """The film's own complexity chooses the ladder's rates, if it is long enough to say."""
     keys: Keys | None = None
     """None: it stays in the clear."""
+    packaging: Packaging = Packaging.SEGMENTS
     availability: Availability | None = None
     """None: as the title had it, or everywhere."""
 
@@ -144,7 +147,7 @@ def publish(order: Order, bucket: Bucket, watcher: Watcher) -> Title:
         step.note(bucket.url)
     if order.is_measured:
         plans = fitted(ffmpeg, film, plans, order.work_dir, watcher)
-    with Workshop(order.work_dir, order.title, ffmpeg, film, plans, order.keys) as workshop:
+    with Workshop(order.work_dir, order.title, ffmpeg, film, plans, order.keys, order.packaging) as workshop:
         if standing.title and not order.is_replacement:
             return _resumed_at_the_end(standing.title, plans, workshop, bucket)
         made = _encode_all(ffmpeg, film, plans, workshop, watcher)
@@ -292,20 +295,23 @@ def _upload_all(title: str, made: tuple[Finished, ...], bucket: Bucket, step: St
     lock = Lock()
     done = kept = 0
 
+    def reach(more: int) -> None:
+        nonlocal done
+        with lock:
+            done += more
+            step.reach(done)
+
     def upload(rendition: Finished, place: int, sizes: dict[str, int]) -> None:
-        nonlocal done, kept
+        nonlocal kept
         file = rendition.files[place]
         path = f"{_folder(title, rendition)}/{file.name}"
         is_there = sizes.get(path) == file.size_bytes and bucket.sha256(path) == file.sha256
-        if not is_there:
-            entry = Upload(path, _read(rendition.path / file.name), file.content_type, FOR_EVER)
-            if entry.sha256 != file.sha256:
-                raise MachineError(f"{rendition.path / file.name} changed while we worked; run again to make it anew")
-            bucket.put(entry)
+        if is_there:
+            reach(file.size_bytes)
+        else:
+            _send(rendition.path / file.name, path, file, bucket, reach)
         with lock:
-            done += file.size_bytes
             kept += is_there
-            step.reach(done)
             step.note(f"{_size(done)} of {_size(total)}" + (f", {kept} files were there" if kept else ""))
 
     with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
@@ -453,11 +459,24 @@ def _rendition(title: str, made: Finished, number: int, longest: float) -> Rendi
     )
 
 
-def _read(path: Path) -> bytes:
+def _send(made: Path, path: str, file: File, bucket: Bucket, reach: Callable[[int], None]) -> None:
+    """Write one file; `reach` gets every count of bytes that went."""
     try:
-        return path.read_bytes()
+        if file.size_bytes > WHOLE_BYTES:
+            with made.open("rb") as body:
+                found = hashlib.file_digest(body, "sha256").hexdigest()
+        else:
+            entry = Upload(path, made.read_bytes(), file.content_type, FOR_EVER)
+            found = entry.sha256
     except OSError as error:
-        raise MachineError(f"{path} can't be read ({error.strerror}); run again to make it anew") from error
+        raise MachineError(f"{made} can't be read ({error.strerror}); run again to make it anew") from error
+    if found != file.sha256:
+        raise MachineError(f"{made} changed while we worked; run again to make it anew")
+    if file.size_bytes > WHOLE_BYTES:
+        bucket.put_file(FileUpload(path, made, file.sha256, file.content_type, FOR_EVER), reach)
+    else:
+        bucket.put(entry)
+        reach(file.size_bytes)
 
 
 def _folder(title: str, made: Finished) -> str:

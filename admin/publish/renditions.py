@@ -48,6 +48,15 @@ class Codec(StrEnum):
     AV1 = "av1"
 
 
+class Packaging(StrEnum):
+    """How a rendition's segments lie at the origin."""
+
+    SEGMENTS = "segments"
+    """Each in a file of its own."""
+    SINGLE_FILE = "single-file"
+    """All in one, of which players ask for ranges: stores and caches have few objects to list, check and keep."""
+
+
 #: ffmpeg's encoder of each.
 ENCODERS: Final = {Codec.H264: "libx264", Codec.HEVC: "libx265", Codec.VP9: "libvpx-vp9", Codec.AV1: "libsvtav1"}
 #: Of the bits that H.264 needs, for about the same picture (De Cock et al. 2016, "A large-scale video codec comparison

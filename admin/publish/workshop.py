@@ -28,7 +28,7 @@ import msgspec
 from msgspec import Struct
 
 from admin.errors import InputError, MachineError, TitleTaken
-from admin.publish.boxes import BoxError, Timing, retimed, segment_timing, video_codec
+from admin.publish.boxes import BoxError, Timing, file_index, fragment_of, retimed, segment_timing, video_codec
 from admin.publish.chunks import SEGMENT_SECONDS, Chunk, chunks_of
 from admin.publish.encoder import Ffmpeg, Film, encoding
 from admin.publish.encryption import Encryptor
@@ -38,8 +38,10 @@ from admin.publish.manifests import (
     INIT,
     PLAYLIST,
     SHEET,
+    TRACK,
     WORDS,
     Encoded,
+    OneFile,
     Piece,
     Sheets,
     Words,
@@ -48,7 +50,7 @@ from admin.publish.manifests import (
     thumbnail_cues,
     words_playlist,
 )
-from admin.publish.renditions import SHEET_SIDE, AudioPlan, ImagePlan, Plan, TextPlan, VideoPlan
+from admin.publish.renditions import SHEET_SIDE, AudioPlan, ImagePlan, Packaging, Plan, TextPlan, VideoPlan
 from wire.catalog import HLS_TYPE
 
 # AAC-LC, the only profile we encode (RFC 6381, ISO/IEC 14496-3 object type 2).
@@ -70,13 +72,15 @@ class File(Struct, frozen=True):
 
 
 class Record(Struct, frozen=True):
-    """What is to be known of a finished rendition; `timings` are (start, duration, timescale) of each segment, of which
-    subtitles and thumbnails have none.
+    """What is to be known of a finished rendition. Of each segment, `timings` are (start, duration, timescale) and
+    `sizes` bytes; subtitles and thumbnails have none.
     """
 
     codecs: str
     files: tuple[File, ...]
-    timings: tuple[tuple[int, int, int], ...]
+    timings: tuple[tuple[int, int, int], ...] = ()
+    sizes: tuple[int, ...] = ()
+    one_file: OneFile | None = None
 
 
 class Finished:
@@ -101,21 +105,21 @@ class Finished:
         """What manifests say of pictures in motion, and of sound."""
         plan, record = self.plan, self._record
         assert isinstance(plan, VideoPlan | AudioPlan)
-        sizes = {file.name: file.size_bytes for file in record.files}
         return Encoded(
             name=plan.name,
             kind=plan.kind,
             folder=self.folder,
             codecs=record.codecs,
             pieces=tuple(
-                Piece(Timing(start, duration, timescale, starts_clean=True), sizes[segment_name(number)])
-                for number, (start, duration, timescale) in enumerate(record.timings, start=1)
+                Piece(Timing(*timing, starts_clean=True), size)
+                for timing, size in zip(record.timings, record.sizes, strict=True)
             ),
             width=plan.width if isinstance(plan, VideoPlan) else None,
             height=plan.height if isinstance(plan, VideoPlan) else None,
             frame_rate=self._rate if isinstance(plan, VideoPlan) else None,
             language=plan.track.language if isinstance(plan, AudioPlan) else None,
             key=self.key,
+            one_file=record.one_file,
         )
 
     @property
@@ -156,10 +160,12 @@ class Workshop:
         film: Film,
         plans: tuple[Plan, ...],
         keys: Keys | None = None,
+        packaging: Packaging = Packaging.SEGMENTS,
     ) -> None:
         self._film = film
         self._keys = keys
-        self.path = work_dir / f"{title}-{_job_digest(ffmpeg, film, plans, keys)}"
+        self._packaging = packaging
+        self.path = work_dir / f"{title}-{_job_digest(ffmpeg, film, plans, keys, packaging)}"
         self._lock: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -298,7 +304,7 @@ class Workshop:
                     raise InputError(f"{plan.file or self._film.path}: no words in the subtitles for {plan.name}")
                 (making / PLAYLIST).write_text(words_playlist(Fraction(self._length).limit_denominator(1000)))
                 types = [(PLAYLIST, HLS_TYPE), (WORDS, _WORDS_TYPE)]
-                return Record("wvtt", tuple(_file(making / name, kind) for name, kind in types), ())
+                return Record("wvtt", tuple(_file(making / name, kind) for name, kind in types))
             case ImagePlan():
                 return self._sheets(plan, making)
 
@@ -314,7 +320,7 @@ class Workshop:
         shape = (plan.width, plan.height, SHEET_SIDE, plan.interval)
         (making / CUES).write_text(thumbnail_cues(*shape, min(self._film.source.duration or full, full)))
         types = [(CUES, _WORDS_TYPE), *((name, "image/jpeg") for name in sheets)]
-        return Record("jpeg", tuple(_file(making / name, kind) for name, kind in types), ())
+        return Record("jpeg", tuple(_file(making / name, kind) for name, kind in types))
 
     def _measure(self, plan: VideoPlan | AudioPlan, making: Path) -> Record:
         segments = sorted(path for path in making.iterdir() if path.suffix == ".m4s")
@@ -332,13 +338,20 @@ class Workshop:
         key = self._key(plan)
         if key:
             _encrypt(key, making / INIT, segments)
-        (making / PLAYLIST).write_text(hls_playlist(timings, key))
+        one_file, names = None, [INIT, *(path.name for path in segments)]
+        sizes = tuple(path.stat().st_size for path in segments)
+        if self._packaging is Packaging.SINGLE_FILE:
+            one_file, sizes = _in_one_file(making, segments, timings)
+            names = [TRACK]
+        pieces = tuple(Piece(timing, size) for timing, size in zip(timings, sizes, strict=True))
+        (making / PLAYLIST).write_text(hls_playlist(pieces, key, one_file))
         media_type = f"{plan.kind}/mp4"
-        types = [(INIT, media_type), (PLAYLIST, HLS_TYPE), *((path.name, media_type) for path in segments)]
         return Record(
             codecs=codecs,
-            files=tuple(_file(making / name, content_type) for name, content_type in types),
+            files=(*(_file(making / name, media_type) for name in names), _file(making / PLAYLIST, HLS_TYPE)),
             timings=tuple((timing.start, timing.duration, timing.timescale) for timing in timings),
+            sizes=sizes,
+            one_file=one_file,
         )
 
 
@@ -364,12 +377,31 @@ def _encrypt(key: TrackKey, init: Path, segments: list[Path]) -> None:
     init.write_bytes(encryptor.init)
 
 
-def _job_digest(ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...], keys: Keys | None) -> str:
+def _in_one_file(making: Path, segments: list[Path], timings: tuple[Timing, ...]) -> tuple[OneFile, tuple[int, ...]]:
+    """Initialisation, index and all segments, in the folder's TRACK; they themselves are removed. How the file begins,
+    and the size of each segment in it.
+    """
+    init = (making / INIT).read_bytes()
+    try:
+        sizes = tuple(len(fragment_of(path.read_bytes())) for path in segments)
+        index = file_index(timings, sizes)
+        with (making / TRACK).open("wb") as track:
+            track.write(init + index)
+            for path in segments:
+                track.write(fragment_of(path.read_bytes()))
+                path.unlink()
+    except BoxError as error:
+        raise MachineError(f"{making.name} can't be put in one file: {error}") from error
+    (making / INIT).unlink()
+    return OneFile(len(init), len(index)), sizes
+
+
+def _job_digest(ffmpeg: Ffmpeg, film: Film, plans: tuple[Plan, ...], keys: Keys | None, packaging: Packaging) -> str:
     found = film.path.stat()
     recipes = [encoding(film.source, plan, *chunks_of(film.source)[:1]) for plan in plans]
     asides = [plan.file for plan in plans if isinstance(plan, AudioPlan | TextPlan) and plan.file]
     beside = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in asides]
-    job = [str(film.path.resolve()), found.st_size, found.st_mtime_ns, ffmpeg.version, recipes, beside]
+    job = [str(film.path.resolve()), found.st_size, found.st_mtime_ns, ffmpeg.version, recipes, beside, packaging]
     # Of a key itself, nothing that a folder's name could be tried against.
     job += [
         [key.scheme, key.kid.hex(), hmac.new(key.key, b"job", hashlib.sha256).hexdigest(), *map(bytes.hex, key.pssh)]

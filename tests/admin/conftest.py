@@ -170,16 +170,27 @@ def order(short, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def published(s3, clip, tmp_path_factory):
+def publishing(s3, tmp_path_factory):
+    """Publish a film in a bucket of its own, for tests that only look."""
+
+    def publishing(video: Path, **more) -> Store:
+        made = Store(s3, f"published-{next(_numbers)}")
+        made.client.create_bucket(Bucket=made.bucket)
+        work = tmp_path_factory.mktemp("work")
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in _CREDENTIALS.items():
+                patch.setenv(name, value)
+            order = Order(video, "metropolis", (144, 240), work, is_replacement=False, **more)
+            publish(order, made.open(), Lines())
+        return made
+
+    return publishing
+
+
+@pytest.fixture(scope="session")
+def published(publishing, clip):
     """The clip as it stands in a bucket after being published, for tests that only look."""
-    made = Store(s3, "published")
-    made.client.create_bucket(Bucket=made.bucket)
-    work = tmp_path_factory.mktemp("work")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in _CREDENTIALS.items():
-            patch.setenv(name, value)
-        publish(Order(clip, "metropolis", (144, 240), work, is_replacement=False), made.open(), Lines())
-    return made
+    return publishing(clip)
 
 
 @pytest.fixture

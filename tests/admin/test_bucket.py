@@ -1,5 +1,7 @@
 """What a store may do to us, in words that name it. rclone refuses wrong secrets and ignores conditions."""
 
+import hashlib
+import random
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admin.bucket import Bucket, Upload, _parts
+from admin.bucket import WHOLE_BYTES, Bucket, FileUpload, Upload, _parts
 from admin.errors import ConditionFailed, StoreRefused, StoreUnreachable, UsageError
 
 NOTE = Upload("/titles/a/note.txt", b"a note", "text/plain", "no-cache")
@@ -166,3 +168,41 @@ def test_no_text_makes_a_key_outside_the_prefix(text):
         return
     assert name == "films"
     assert not {"", ".", ".."} & set(prefix.split("/") if prefix else [])
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Of two parts and a piece."""
+    body = random.Random(1).randbytes(2 * WHOLE_BYTES + 12_345)
+    file = tmp_path / "track.mp4"
+    file.write_bytes(body)
+    return FileUpload("/titles/a/track.mp4", file, hashlib.sha256(body).hexdigest(), "video/mp4", "no-cache")
+
+
+def test_a_large_file_is_written_in_parts_and_every_byte_is_told(store, rclone_s3, large):
+    for bucket in (store.open(), Bucket("s3://films", rclone_s3, GOOD.session())):
+        told = []
+        bucket.put_file(large, told.append)
+        assert sum(told) == large.file.stat().st_size
+        assert bucket.read(large.path).body == large.file.read_bytes()
+    # (rclone forgets what it was told of an object that came in parts: there, a run that goes on sends it again.)
+    assert store.open().sha256(large.path) == large.sha256
+    head = store.head(large.path)
+    assert (head["ContentType"], head["CacheControl"]) == ("video/mp4", "no-cache")
+    assert head["ETag"].endswith('-3"')
+
+
+def test_a_large_file_that_is_refused_in_the_middle_leaves_no_parts(watched, large):
+    refused = iter([None, None, 403])
+    watched.on_put = lambda _path: next(refused, 403)
+    with pytest.raises(StoreRefused, match=r"/titles/a/track\.mp4"):
+        watched.store.open().put_file(large, lambda _more: None)
+    watched.wait_until_idle()
+    assert watched.store.paths() == []
+    assert not watched.store.client.list_multipart_uploads(Bucket=watched.store.bucket).get("Uploads")
+
+
+def test_a_large_file_to_a_store_that_is_away_is_said_to_be_so(large):
+    bucket = Bucket("s3://films", "http://127.0.0.1:9", GOOD.session())
+    with pytest.raises(StoreUnreachable, match=r"/titles/a/track\.mp4: no answer"):
+        bucket.put_file(large, lambda _more: None)

@@ -20,6 +20,7 @@ from admin.demo.login import write_signing_key
 from admin.demo.smoke import find_browser
 from admin.errors import MachineError
 from admin.publish.keys import Keys, Scheme, TrackKey
+from admin.publish.renditions import Packaging
 from tests.doubles.appliance import PATIENCE, Got, wait_until
 from tests.doubles.film import drawn, published, put_all
 from tests.doubles.origin import Origin
@@ -44,8 +45,13 @@ KEYS = {
     scheme: Keys(*(TrackKey(scheme, secrets.token_bytes(16), secrets.token_bytes(16)) for _ in ("video", "audio")))
     for scheme in Scheme
 }
-TITLES = {"clear": {}} | {str(scheme): {"keys": keys} for scheme, keys in KEYS.items()}
-"""Of each kind of title how it is published, besides the usual."""
+TITLES = {
+    "clear": {},
+    "cenc": {"keys": KEYS[Scheme.CENC], "packaging": Packaging.SINGLE_FILE},
+    "cbcs": {"keys": KEYS[Scheme.CBCS]},
+    "ranges": {"packaging": Packaging.SINGLE_FILE},
+}
+"""Of each title how it is published, besides the usual."""
 PLAYERS = {"hls": 6, "dash": 8}
 """And how many seconds ahead they fetch: each has two segments at once then, and leaves something for later."""
 VIEWER, THIEF = "127.0.0.1", "127.0.1.9"
@@ -94,7 +100,9 @@ class House:
         return {"playback": json.dumps({**msgspec.to_builtins(self.playback(title)), "places": places})}
 
     def segments(self, title):
-        return {path for path in self.origin.paths() if path.startswith(f"/titles/{title}/") and path.endswith(".m4s")}
+        """Files of segments, or of all segments together."""
+        ends = (".m4s", "/track.mp4")
+        return {path for path in self.origin.paths() if path.startswith(f"/titles/{title}/") and path.endswith(ends)}
 
     def hold(self, title):
         """Have both appliances hold all of a title."""
@@ -224,9 +232,7 @@ def of_appliances(viewing):
 
 def is_encrypted(house, title):
     """Whether all that moves and sounds is, by what stands in the files."""
-    inits = [
-        path for path in house.origin.paths() if path.startswith(f"/titles/{title}/") and path.endswith("init.mp4")
-    ]
+    inits = [path for path in house.origin.paths() if path.startswith(f"/titles/{title}/") and path.endswith(".mp4")]
     assert len(inits) >= 2
     told = {b"sinf" in house.origin.content(path) for path in inits}
     assert len(told) == 1

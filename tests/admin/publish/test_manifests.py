@@ -85,7 +85,7 @@ def test_a_silent_film_mentions_no_sound():
 @given(st.lists(st.tuples(st.integers(1, 10**7), st.integers(1, 6)), min_size=1, max_size=30))
 def test_hls_and_dash_give_each_segment_the_same_time(pieces):
     video = encoded("240p", Kind.VIDEO, [size for size, _ in pieces], [seconds for _, seconds in pieces])
-    playlist = hls_playlist(tuple(piece.timing for piece in video.pieces))
+    playlist = hls_playlist(video.pieces)
     told_by_hls = [float(line[8:-1]) for line in playlist.splitlines() if line.startswith("#EXTINF:")]
     told_by_dash = []
     for run in ET.fromstring(dash_manifest(Shown((video,)))).iterfind(".//m:SegmentTimeline/m:S", MPD):

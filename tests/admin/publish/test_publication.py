@@ -28,8 +28,8 @@ def films_of(store) -> list[str]:
     return [path for path in store.paths() if path.startswith(("/titles/", "/catalogue/titles/"))]
 
 
-def decoded(ffmpeg, manifest) -> dict[str, int]:
-    """How many frames ffmpeg decodes of each stream, refusing any damage."""
+def decoded(ffmpeg, manifest, streams="0") -> dict[str, int]:
+    """How many frames ffmpeg decodes of each of these streams (all), refusing any damage."""
     command = [
         ffmpeg.path,
         "-nostdin",
@@ -42,7 +42,7 @@ def decoded(ffmpeg, manifest) -> dict[str, int]:
         str(manifest),
     ]
     counted = subprocess.run(
-        [*command, "-map", "0", "-f", "framecrc", "-"], capture_output=True, text=True, check=True, timeout=60
+        [*command, "-map", streams, "-f", "framecrc", "-"], capture_output=True, text=True, check=True, timeout=60
     )
     assert not counted.stderr
     frames: dict[str, int] = {}

@@ -16,6 +16,7 @@ _MOST_VARIANTS: Final = 64
 _MOST_SEGMENTS: Final = 50_000
 _ATTRIBUTE: Final = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
 _DURATION: Final = re.compile(r"#EXTINF:([0-9.]{1,12})")
+_RANGE: Final = re.compile(r"([0-9]{1,12})(?:@([0-9]{1,15}))?")
 
 
 class FilmError(AdminError):
@@ -34,11 +35,26 @@ class Variant(Struct, frozen=True):
     """The playlist of its sound, where that is a rendition of its own."""
 
 
-class Track(Struct, frozen=True):
-    """One rendition's files, in order. Paths are relative to the film's folder."""
+class Part(Struct, frozen=True):
+    """A file, or a range of one. The path is relative to the film's folder."""
 
-    init: str | None
-    segments: tuple[str, ...]
+    path: str
+    first: int = 0
+    """The first byte of the range."""
+    size_bytes: int | None = None
+    """Of the range. None: the whole file is asked for."""
+
+    @property
+    def span(self) -> str | None:
+        """As Range and CMCD's nrr have it."""
+        return None if self.size_bytes is None else f"{self.first}-{self.first + self.size_bytes - 1}"
+
+
+class Track(Struct, frozen=True):
+    """One rendition's files, or ranges, in order."""
+
+    init: Part | None
+    segments: tuple[Part, ...]
     durations: tuple[float, ...]
 
 
@@ -70,23 +86,45 @@ def read_track(text: str, playlist: str) -> Track:
     """The media playlist at this path. Raises `FilmError`."""
     lines = _lines(text)
     init = None
-    segments: list[str] = []
+    segments: list[Part] = []
     durations: list[float] = []
+    spoken: str | None = None
     for line in lines:
         if line.startswith("#EXT-X-MAP:"):
-            init = _below(urljoin(playlist, _attributes(line).get("URI", "")))
+            said = _attributes(line)
+            init = _part(playlist, said.get("URI", ""), said.get("BYTERANGE"), None)
+        elif line.startswith("#EXT-X-BYTERANGE:"):
+            spoken = line.partition(":")[2]
         elif line.startswith("#EXTINF:"):
-            said = _DURATION.match(line)
-            if said is None:
+            duration = _DURATION.match(line)
+            if duration is None:
                 raise FilmError(f"{playlist}: {line[:60]!r} says no duration")
-            durations.append(float(said[1]))
+            durations.append(float(duration[1]))
         elif not line.startswith("#"):
-            segments.append(_below(urljoin(playlist, line)))
+            segments.append(_part(playlist, line, spoken, segments[-1] if segments else None))
+            spoken = None
     if not 0 < len(segments) <= _MOST_SEGMENTS or len(segments) != len(durations) or min(durations) <= 0:
         raise FilmError(f"{playlist}: has {len(segments)} segments and {len(durations)} durations")
     if "#EXT-X-ENDLIST" not in lines:
         raise FilmError(f"{playlist}: is a live stream; a crowd watches films")
     return Track(init, tuple(segments), tuple(durations))
+
+
+def _part(playlist: str, uri: str, spoken: str | None, before: Part | None) -> Part:
+    """A file that the playlist names, or the range of it that is spoken of: length, and first byte unless the range
+    follows the one before (RFC 8216, 4.3.2.2).
+    """
+    path = _below(urljoin(playlist, uri))
+    if spoken is None:
+        return Part(path)
+    said = _RANGE.fullmatch(spoken)
+    if said is None or int(said[1]) == 0:
+        raise FilmError(f"{playlist}: {spoken[:60]!r} is no range; allowed: length@first, or length")
+    if said[2] is not None:
+        return Part(path, int(said[2]), int(said[1]))
+    if before is None or before.path != path or before.size_bytes is None:
+        raise FilmError(f"{playlist}: the range {spoken[:60]!r} follows none of {path}")
+    return Part(path, before.first + before.size_bytes, int(said[1]))
 
 
 def _lines(text: str) -> list[str]:

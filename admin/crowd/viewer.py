@@ -16,7 +16,7 @@ from msgspec import Struct
 from yarl import URL
 
 from admin.crowd.account import Account, Failure, Visit
-from admin.crowd.film import MOST_PLAYLIST_BYTES, FilmError, Track, Variant, read_master, read_track
+from admin.crowd.film import MOST_PLAYLIST_BYTES, FilmError, Part, Track, Variant, read_master, read_track
 from admin.crowd.model import AHEAD, Screen, Throughput, next_step
 from admin.crowd.places import Places, PressFailed, Source, read_order
 
@@ -165,7 +165,10 @@ class Viewer:
         if bps is not None:
             words.append(f"mtp={max(1, round(bps / 100_000)) * 100}")
         if at + 1 < len(track.segments):
-            words.append(f'nor="{quote(track.segments[at + 1].rpartition("/")[2], safe="")}"')
+            following = track.segments[at + 1]
+            words.append(f'nor="{quote(following.path.rpartition("/")[2], safe="")}"')
+            if following.span is not None:
+                words.append(f'nrr="{following.span}"')
         words += [f"ot={kind}", "sf=v", self._who(), "st=v"]
         if self.screen.start_seconds is None:
             words.append("su")
@@ -190,17 +193,17 @@ class Viewer:
 
     async def _read(self, path: str, read: Callable[[str], ReadT]) -> ReadT:
         """A playlist, from whoever has it."""
-        body = await self._tried(path, f"ot=m,{self._who()}", Failure.PLAYLIST, keep=MOST_PLAYLIST_BYTES)
+        body = await self._tried(Part(path), f"ot=m,{self._who()}", Failure.PLAYLIST, keep=MOST_PLAYLIST_BYTES)
         try:
             return read(body.decode())
         except (FilmError, UnicodeDecodeError) as error:
             raise Failed(Failure.PLAYLIST, f"{path}: {error}") from error
 
-    async def _fetch(self, path: str, told: str) -> int:
-        """A file of the film; how large it is."""
-        return len(await self._tried(path, told, Failure.SEGMENT, keep=0))
+    async def _fetch(self, part: Part, told: str) -> int:
+        """A part of the film; how large it is."""
+        return len(await self._tried(part, told, Failure.SEGMENT, keep=0))
 
-    async def _tried(self, path: str, told: str, failure: Failure, *, keep: int) -> Body:
+    async def _tried(self, part: Part, told: str, failure: Failure, *, keep: int) -> Body:
         """From the current place, or else from the next."""
         places = self._places
         query = quote(told, safe="")
@@ -210,19 +213,20 @@ class Viewer:
             if attempt and attempt % len(places.spots) == 0:
                 await asyncio.sleep(_PAUSE)
             try:
-                return await self._got(f"{spot.base_url}{path}?CMCD={query}", spot.id, keep)
+                return await self._got(f"{spot.base_url}{part.path}?CMCD={query}", part.span, spot.id, keep)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 why = f"{spot.id}: {str(error) or 'too slow'}"
             self._visit.retries += 1
             self._visit.moves += places.failed(spot, time.monotonic())
-        raise Failed(failure, f"{path}: {why}")
+        raise Failed(failure, f"{part.path}: {why}")
 
-    async def _got(self, url: str, place: str, keep: int) -> Body:
-        """Raises aiohttp's errors, also for a status that is none of success."""
+    async def _got(self, url: str, span: str | None, place: str, keep: int) -> Body:
+        """A file, or those bytes of it. Raises aiohttp's errors, also for another status than asked for."""
         began = time.monotonic()
-        async with self._client.get(URL(url, encoded=True)) as answer:
+        headers = {} if span is None else {"Range": f"bytes={span}"}
+        async with self._client.get(URL(url, encoded=True), headers=headers) as answer:
             first_byte = time.monotonic() - began
-            if answer.status != 200:
+            if answer.status != (200 if span is None else 206):
                 raise aiohttp.ClientResponseError(
                     answer.request_info, answer.history, status=answer.status, message=answer.reason or ""
                 )

@@ -39,6 +39,9 @@ from admin.publish.renditions import (
 )
 from admin.publish.source import FORMATS, Source, has_video, read_source
 
+# 5.1 and 7.0, which were tried, write segments in which players miss the end of a film, shift subtitles by the delay of
+# its sound, and break down over a part without pictures.
+_OLDEST: Final = 9
 _MIN_LINES: Final = 16
 _ASK_DEADLINE: Final = 60.0
 # An encode may take hours, but its progress never stands still this long, even on a network disk.
@@ -78,13 +81,24 @@ class Film:
 
 
 def find_ffmpeg() -> Ffmpeg:
-    """The ffmpeg on PATH if it can encode H.264 and AAC, else that of the package imageio-ffmpeg."""
-    on_path = shutil.which("ffmpeg")
+    """The ffmpeg on PATH if it is new enough and can encode H.264 and AAC, else that of the package imageio-ffmpeg."""
+    on_path, why = shutil.which("ffmpeg"), "there is none on PATH"
     for path in (on_path, _bundled()):
-        if path and (found := _usable(path)):
+        if path is None:
+            continue
+        found = _usable(path)
+        if found and not _is_old(found):
             return found
-    why = f"{on_path} lacks libx264 or aac" if on_path else "there is none on PATH"
-    raise MachineError(f"no usable ffmpeg: {why}; install ffmpeg, or: pip install 'open-oca[encode]'")
+        why = f"{path} lacks libx264 or aac" if found is None else f"{path} is {found.version[:40]}"
+    raise MachineError(
+        f"no usable ffmpeg: {why}; allowed: {_OLDEST} or newer, with libx264. pip install 'open-oca[encode]' brings one"
+    )
+
+
+def _is_old(ffmpeg: Ffmpeg) -> bool:
+    """Whether it is of a release before those that were tried; builds between releases say N- and a count."""
+    told = re.match(r"ffmpeg version n?(\d+)\.", ffmpeg.version)
+    return told is not None and int(told[1]) < _OLDEST
 
 
 def probe(ffmpeg: Ffmpeg, video: Path) -> Film:

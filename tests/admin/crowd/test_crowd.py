@@ -65,6 +65,22 @@ def test_viewers_watch_and_say_how_they_are(origin, tmp_path):
     assert any('nor="seg-2.m4s"' in query for query in segments)
 
 
+def test_viewers_of_a_film_in_single_files_fetch_ranges_and_say_which_is_next(origin, tmp_path):
+    for name in ("low", "high", "sound"):
+        track = ["#EXTM3U", '#EXT-X-MAP:URI="track.mp4",BYTERANGE="800@0"']
+        for number in range(SEGMENTS):
+            track += ["#EXTINF:1,", f"#EXT-X-BYTERANGE:20000@{800 + number * 20_000}", "track.mp4"]
+        origin.put(f"{FOLDER}/{name}/index.m3u8", "\n".join([*track, "#EXT-X-ENDLIST"]).encode())
+        origin.put(f"{FOLDER}/{name}/track.mp4", 800 + SEGMENTS * 20_000)
+    report = watched(tmp_path, "--manifest", f"{origin.url}{FOLDER}/master.m3u8")["report"]
+    assert (report["failures"], report["stalls"], report["started"]) == ({}, 0, report["visits"])
+    asked = [one for one in origin.asked if one.path.endswith("track.mp4")]
+    assert {"bytes=0-799", "bytes=800-20799", "bytes=20800-40799"} <= {one.range for one in asked}
+    first = [unquote(one.query) for one in asked if one.range == "bytes=800-20799"]
+    assert first
+    assert all('nor="track.mp4",nrr="20800-40799"' in query for query in first)
+
+
 def test_viewers_go_up_where_the_line_carries_it(origin, tmp_path):
     watched(tmp_path, "--manifest", f"{origin.url}{FOLDER}/master.m3u8")
     assert any("/high/seg-" in asked.path for asked in origin.asked)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admin.crowd.film import FilmError, Track, Variant, read_master, read_track
+from admin.crowd.film import FilmError, Part, Track, Variant, read_master, read_track
 
 MASTER = """#EXTM3U
 #EXT-X-VERSION:7
@@ -37,8 +37,47 @@ def test_variants_come_by_rate_each_with_the_first_of_its_sounds():
 
 def test_files_are_named_from_the_films_folder():
     assert read_track(TRACK, "720p.0a/index.m3u8") == Track(
-        "720p.0a/init.mp4", ("720p.0a/seg-00001.m4s", "720p.0a/seg-00002.m4s"), (4.004, 2.5)
+        Part("720p.0a/init.mp4"), (Part("720p.0a/seg-00001.m4s"), Part("720p.0a/seg-00002.m4s")), (4.004, 2.5)
     )
+
+
+RANGES = """#EXTM3U
+#EXT-X-MAP:URI="track.mp4",BYTERANGE="836@0"
+#EXTINF:4,
+#EXT-X-BYTERANGE:1000@900
+track.mp4
+#EXT-X-BYTERANGE:500
+#EXTINF:4,
+track.mp4
+#EXTINF:4,
+whole.mp4
+#EXT-X-ENDLIST
+"""
+
+
+def test_ranges_of_one_file_are_told_from_files():
+    track = read_track(RANGES, "720p.0a/index.m3u8")
+    assert track.init == Part("720p.0a/track.mp4", 0, 836)
+    assert [(part.path, part.span) for part in track.segments] == [
+        ("720p.0a/track.mp4", "900-1899"),
+        ("720p.0a/track.mp4", "1900-2399"),
+        ("720p.0a/whole.mp4", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "says"),
+    [
+        ("1000@900", "many", "'many' is no range"),
+        ("1000@900", "0@900", "is no range"),
+        ("1000@900", "1000", "follows none of 720p.0a/track.mp4"),
+        ('"836@0"', '"836"', "follows none"),
+        ("500\n#EXTINF:4,\ntrack", "500\n#EXTINF:4,\nother", "follows none of 720p.0a/other.mp4"),
+    ],
+)
+def test_a_range_that_says_nothing_is_refused(written, instead, says):
+    with pytest.raises(FilmError, match=says):
+        read_track(RANGES.replace(written, instead, 1), "720p.0a/index.m3u8")
 
 
 @pytest.mark.parametrize(

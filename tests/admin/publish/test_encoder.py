@@ -1,6 +1,7 @@
 """ffmpeg is asked safely, and what it can't do is said in one line."""
 
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from admin.errors import InputError, MachineError
 from admin.progress import Lines
+from admin.publish import encoder
 from admin.publish.encoder import find_ffmpeg, probe
 from admin.publish.publication import publish
 
@@ -130,6 +132,33 @@ def test_an_ffmpeg_that_lacks_an_encoder_is_passed_over(tmp_path, monkeypatch, s
     lame.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert find_ffmpeg().path != str(lame)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_used"),
+    [
+        ("5.1.9-0+deb12u1", False),
+        ("7.0.2-static", False),
+        ("n8.1-3-gabc", False),
+        ("9.0", True),
+        ("n9.0.2-17-g2a571b6068", True),
+        ("10.1", True),
+        ("N-121000-gabcdef", True),
+    ],
+)
+def test_an_ffmpeg_older_than_those_that_were_tried_is_passed_over(tmp_path, monkeypatch, version, is_used):
+    told, known = f"ffmpeg version {version} (c)", "V....D libx264 x\nA....D aac x"
+    path = tmp_path / "ffmpeg"
+    path.write_text(f"#!/bin/sh\ncase $1 in -version) echo '{told}' ;; *) echo '{known}' ;; esac\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert (find_ffmpeg().path == str(path)) == is_used
+    monkeypatch.setattr(encoder, "_bundled", lambda: None)
+    if not is_used:
+        with pytest.raises(
+            MachineError, match=re.escape(f"{path} is ffmpeg version {version}") + ".*allowed: 9 or newer"
+        ):
+            find_ffmpeg()
 
 
 def test_an_encoder_that_dies_is_the_machines_fault(order, store, tmp_path, monkeypatch, ffmpeg):

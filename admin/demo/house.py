@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from admin.demo.login import LogIn, write_signing_key
+from admin.demo.night import Night
 from admin.demo.parts import Origin, Part, free_ports
 from admin.demo.settings import HOST, appliance_settings, steering_settings
 from admin.demo.town import BOXES, PARENT, fleet, write_cities
@@ -16,7 +17,13 @@ class House:
     """Made by `furnished`. Everything runs on loopback."""
 
     def __init__(
-        self, steering: Part, appliances: Mapping[str, Part], urls: Mapping[str, str], public: int, login: LogIn
+        self,
+        steering: Part,
+        appliances: Mapping[str, Part],
+        urls: Mapping[str, str],
+        public: int,
+        login: LogIn,
+        night: Night,
     ) -> None:
         """`public` is the port of steering for players; `urls` are where players reach appliances."""
         self.steering = steering
@@ -25,6 +32,7 @@ class House:
         self.public_url = f"http://{HOST}:{public}"
         self.admin_url = f"http://{HOST}:{steering.control}"
         self.login = login
+        self.night = night
 
     def fail(self, name: str) -> None:
         """Kill an appliance, or "steering". Raises UsageError for another name."""
@@ -94,7 +102,9 @@ def furnished(folder: Path, origin: Origin, base_url: str | None) -> Iterator[Ho
             each.wait_until("/readyz")
         for box in BOXES:
             steering.wait_until(f"/v1/fleet/{box.id}", lambda told: told["standing"] == "serving")
-        yield House(steering, appliances, urls, public, login)
+        filled = {box.id: appliances[box.id] for box in BOXES}
+        night = Night(folder / "night", origin, filled, f"http://{HOST}:{admin}")
+        yield House(steering, appliances, urls, public, login, night)
 
 
 def _set_up_steering(folder: Path, urls: Mapping[str, str], token: str) -> LogIn:

@@ -8,7 +8,7 @@ from typing import Final
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import ECAlgorithm
 
@@ -38,7 +38,8 @@ class LogIn:
         return jwt.encode(claims, self._key, "ES256", headers={"kid": _KEY_ID})
 
 
-def write_signing_key(path: Path) -> None:
-    """A key with which steering signs URLs."""
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(pem)
+def write_signing_key(path: Path) -> Ed25519PublicKey:
+    """A key with which steering signs URLs, or the planner orders; how its signatures are checked."""
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return key.public_key()

@@ -59,6 +59,7 @@ class Rendition(msgspec.Struct, frozen=True):
     kind: str
     folder: str
     bandwidth_bps: int
+    size_bytes: int
     width: int | None
     height: int | None
 
@@ -87,6 +88,7 @@ def film(title: Title) -> Film:
                 str(each.kind),
                 each.objects[0].path.rpartition("/")[0],
                 each.bandwidth_bps,
+                each.size_bytes,
                 each.width,
                 each.height,
             )
@@ -103,6 +105,7 @@ class Page:
 
     def __init__(self, shown: Film, house: House, keys: Keys | None, session: aiohttp.ClientSession) -> None:
         self._shown = msgspec.json.encode(shown)
+        self._sizes = {each.folder: each.size_bytes for each in shown.renditions}
         self._house = house
         self._session = session
         self._keys = {each.kid: each.key for each in ((keys.video, keys.audio) if keys else ())}
@@ -120,6 +123,8 @@ class Page:
         app.router.add_post(_LICENCE, self._licence)
         app.router.add_post("/api/fail", self._fail)
         app.router.add_post("/api/revive", self._revive)
+        app.router.add_get("/api/night", self._night)
+        app.router.add_post("/api/night", self._begin_night)
         return app
 
     async def _film(self, _: web.Request) -> web.StreamResponse:
@@ -175,6 +180,13 @@ class Page:
         self._house.revive(_named(request))
         return _json(b"{}")
 
+    async def _night(self, _: web.Request) -> web.StreamResponse:
+        return _json(msgspec.json.encode(self._house.night.told))
+
+    async def _begin_night(self, _: web.Request) -> web.StreamResponse:
+        self._house.night.begin(self._sizes)
+        return _json(msgspec.json.encode(self._house.night.told))
+
     async def _passed_on(
         self, url: str, headers: dict[str, str], query: dict[str, str] | None = None
     ) -> web.StreamResponse:
@@ -208,6 +220,7 @@ async def served(shown: Film, house: House, keys: Keys | None, port: int) -> Asy
                 raise MachineError(f"port {port} can't be used ({error.strerror}); choose another --port") from error
             yield f"http://{_HOST}:{runner.addresses[0][1]}/"
         finally:
+            await house.night.close()
             await runner.cleanup()
 
 

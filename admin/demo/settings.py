@@ -8,6 +8,8 @@ from admin.demo.login import AUDIENCE, ISSUER
 from admin.demo.parts import Origin
 
 HOST: Final = "127.0.0.1"
+ORDERS_KEY: Final = "demo"
+"""`kid` of signed orders."""
 SIGNER: Final = "steering.demo"
 """`iss` of signed URLs."""
 
@@ -37,6 +39,12 @@ url = {_quoted(origin.url)}
 path = {_quoted(str(folder / "nvme0"))}
 tier = "nvme"
 capacity = "4 GiB"
+"""
+    # What was watched is shipped when a night begins, and not by the clock.
+    text += f"""\
+[demand]
+bucket = {_quoted(control_url(origin))}
+{_endpoint(origin)}jitter = "50 min"
 """
     if parent is not None:
         text += f"[[parents]]\nurl = {_quoted(parent)}\n"
@@ -94,6 +102,51 @@ publish_ahead = "0 s"
 keys = {_quoted(str(folder / "viewers.json"))}
 issuer = "{ISSUER}"
 audience = "{AUDIENCE}"
+"""
+
+
+def control_url(origin: Origin) -> str:
+    """Where demand, plans, orders and progress lie: not where a real fleet of the same bucket would look."""
+    return f"{origin.url.rstrip('/')}/demo-control"
+
+
+def planner_settings(folder: Path, origin: Origin, steering: str) -> str:
+    """`folder` has orders.pem. `steering` is where operators reach it."""
+    return f"""\
+state_dir = {_quoted(str(folder / "planner"))}
+[control]
+bucket = {_quoted(control_url(origin))}
+{_endpoint(origin)}[catalogue]
+bucket = {_quoted(origin.url)}
+{_endpoint(origin)}[fleet]
+steering = {_quoted(steering)}
+[signing]
+key = {_quoted(str(folder / "orders.pem"))}
+kid = "{ORDERS_KEY}"
+[placement]
+# So few viewers are there that one copy at a site would do for all.
+copy_share = 1e-12
+[peak]
+# Whoever tries the demo does so at any hour.
+start = 0
+stop = 24
+"""
+
+
+def agent_settings(name: str, folder: Path, origin: Origin, oca: str, port: int, order_key: str) -> str:
+    """`folder` is the agent's own; `oca` is the control listener of its appliance."""
+    return f"""\
+appliance = {_quoted(name)}
+state_dir = {_quoted(str(folder))}
+timezone = "Etc/UTC"
+oca = {_quoted(oca)}
+listen = "{HOST}:{port}"
+peer_wait = "5 s"
+pause = "200 ms"
+[control]
+bucket = {_quoted(control_url(origin))}
+{_endpoint(origin)}[order_keys]
+{ORDERS_KEY} = {_quoted(order_key)}
 """
 
 

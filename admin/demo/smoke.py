@@ -1,5 +1,5 @@
-"""The demo watched by a machine: a headless Chromium plays the film, twice and while appliances die, and we look at
-what it saw.
+"""The demo watched by a machine: a headless Chromium plays the film, twice, after a night, and while appliances die,
+and we look at what it saw.
 """
 
 import importlib
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from admin.demo.night import Phase, Told
 from admin.errors import AdminError, MachineError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ BROWSER_ARGUMENTS: Final = (
 )
 _BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _PAGE_DEADLINE: Final = 60.0
+_NIGHT_DEADLINE: Final = 180.0
 #: How much of the film must be seen to move.
 _WATCHED_SECONDS: Final = 3
 #: More than a player has in its buffer: what is seen then came from the new place.
@@ -110,8 +112,9 @@ class Viewing:
 
 
 async def smoke(page_url: str, rendition: str, fail: Callable[[str], None], say: Callable[[str], None]) -> None:
-    """View the page twice, each time as a new viewer, and then with each player while what it plays from is killed
-    (`fail`), the second time with steering away as well. Raises SmokeFailed naming the first promise that was not kept.
+    """View the page twice, each time as a new viewer, once more after a night and elsewhere, and then with each player
+    while what it plays from is killed (`fail`), the second time with steering away as well. Raises SmokeFailed naming
+    the first promise that was not kept.
     """
     async with _browser() as browser:
         # Held to one rendition: left to itself, the player may ask for other segments the second time. And in a city
@@ -122,7 +125,14 @@ async def smoke(page_url: str, rendition: str, fail: Callable[[str], None], say:
                 viewing = await _watched(page)
                 say(f"{count} viewing: {_report(viewing)}")
                 _require_moving_picture(viewing, count)
-        _require_all_hits(viewing)
+        _require_all_hits(viewing, "the second viewing")
+        # Nobody has watched there yet.
+        async with _viewed(browser, f"{page_url}?player=dash&place=tokyo") as page:
+            say(f"a night: {await _night(page)}")
+        async with _viewed(browser, f"{url}&place=paris") as page:
+            viewing = await _watched(page)
+            say(f"the morning in Paris: {_report(viewing)}")
+            _require_all_hits(viewing, "the first viewing in Paris after a night")
         # It is alone in its city, so that the next viewer still finds two.
         async with _viewed(browser, f"{url}&player=hls&place=madrid") as page:
             say(f"hls.js, its appliance killed: {await _killed(page, fail)}")
@@ -143,6 +153,24 @@ async def _killed(page: "Page", fail: Callable[[str], None]) -> str:
     if seen.stalls or seen.least_buffer <= 0 or seen.current == first:
         raise SmokeFailed(f"the viewer felt that {first} was killed: {seen}")
     return f"from {first} to {seen.current}, never less than {seen.least_buffer:.1f} s in the buffer, no stall"
+
+
+async def _night(page: "Page") -> str:
+    """A viewer presses the button; all that the plan names is there by morning."""
+    await page.click("#begin-night")
+    over = "!['counting', 'planning', 'filling'].includes(demo.night?.phase ?? 'counting')"
+    await _wait(page, f"() => {over}", _NIGHT_DEADLINE)
+    night = msgspec.convert(await page.evaluate("() => demo.night"), Told)
+    plan, agents = night.plan, night.agents
+    if night.phase is not Phase.DONE or plan is None:
+        raise SmokeFailed(f"the night ended as {night.phase}: {night.trouble}")
+    left = [one.id for one in plan.appliances if agents[one.id].done_renditions < one.bring_renditions]
+    unserved = [site.id for site in plan.sites if site.pledged_after < 1]
+    if left or unserved or not plan.sites or len(plan.appliances) != len(agents):
+        raise SmokeFailed(f"the night left something undone: {left or unserved or plan}")
+    brought = sum(one.done_bytes for one in agents.values())
+    renditions = sum(one.done_renditions for one in agents.values())
+    return f"{len(agents)} agents brought {brought / 1e6:.1f} MB in {renditions} renditions"
 
 
 @asynccontextmanager
@@ -172,15 +200,15 @@ async def _watched(page: "Page") -> Viewing:
     return Viewing(before, after, deliveries)
 
 
-async def _wait(page: "Page", condition: str) -> None:
+async def _wait(page: "Page", condition: str, patience: float = _PAGE_DEADLINE) -> None:
     """Until the condition holds in the page, or the page says that playing failed."""
     errors = importlib.import_module("playwright.async_api")
     both = f"() => ({condition})() || Boolean(({_TROUBLE})())"
     try:
-        await page.wait_for_function(both)
+        await page.wait_for_function(both, timeout=patience * 1000)
     except errors.TimeoutError as error:
         shown = await page.inner_text("body")
-        raise SmokeFailed(f"after {_PAGE_DEADLINE:.0f} s the page still shows: {shown[:500]}") from error
+        raise SmokeFailed(f"after {patience:.0f} s the page still shows: {shown[:500]}") from error
     if trouble := await page.evaluate(_TROUBLE):
         raise SmokeFailed(f"the page says: {trouble}")
 
@@ -191,13 +219,11 @@ def _require_moving_picture(viewing: Viewing, count: str) -> None:
         raise SmokeFailed(f"the picture stood still in the {count} viewing: {before} then {after}")
 
 
-def _require_all_hits(viewing: Viewing) -> None:
+def _require_all_hits(viewing: Viewing, which: str) -> None:
     missed = [each for each in viewing.segments if not each.is_hit]
     if missed or not viewing.segments:
         first = f"; first: {missed[0].path} ({missed[0].cache_status or 'no Cache-Status'})" if missed else ""
-        raise SmokeFailed(
-            f"in the second viewing {len(missed)} of {len(viewing.segments)} segments were no hits{first}"
-        )
+        raise SmokeFailed(f"in {which} {len(missed)} of {len(viewing.segments)} segments were no hits{first}")
 
 
 def _report(viewing: Viewing) -> str:

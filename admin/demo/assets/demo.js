@@ -163,6 +163,55 @@ async function look() {
   $('reason').textContent = why ? `plays from; steering: ${why.reason}` : 'plays from; steering is away';
 }
 
+// --- A night ---
+
+const NIGHT = {
+  counting: 'Appliances say what was watched; some hours of viewers are made up.',
+  planning: 'The planner forecasts tomorrow, and places.',
+  filling: 'Agents bring what their orders name.',
+  done: 'It is morning: go where nobody has watched yet, and the film is there.',
+};
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+
+/** What the night is at; asked again while it lasts. */
+async function showNight(night) {
+  demo.night = night;
+  if (night.phase === 'never') return;
+  const isOver = night.phase === 'done' || night.phase === 'failed';
+  $('begin-night').disabled = !isOver;
+  const away = night.away.length ? ` Left out, for they are away: ${night.away.join(', ')}.` : '';
+  $('night-said').textContent = (night.phase === 'failed' ? `It failed: ${night.trouble}` : NIGHT[night.phase]) + away;
+  $('night-plan').hidden = !night.plan;
+  const rows = $('night-rows');
+  rows.replaceChildren();
+  for (const { id, bring_bytes: bytes, bring_renditions: count } of night.plan?.appliances ?? []) {
+    const site = night.plan.sites.find((each) => id.startsWith(`${each.id}-`));
+    const agent = night.agents[id];
+    const row = rows.insertRow();
+    cell(row, id);
+    cell(row, site ? percent(site.pledged_before) : '–', 'number');
+    cell(row, site ? percent(site.pledged_after) : '–', 'number');
+    cell(row, `${count} renditions, ${megabytes(bytes)}`, 'number');
+    cell(row, agent ? `${agent.done_renditions} of ${agent.order_renditions}, ${megabytes(agent.done_bytes)}` : '–', 'number');
+    const sources = Object.entries(agent?.source_bytes ?? {}).filter(([, came]) => came > 0);
+    cell(row, sources.map(([kind, came]) => `${kind} ${megabytes(came)}`).join(', ') || '–');
+  }
+  if (!isOver) setTimeout(() => lookAtNight().catch(() => {}), 500);
+}
+
+async function lookAtNight() {
+  await showNight(await (await fetch('api/night')).json());
+}
+
+async function beginNight() {
+  const answer = await fetch('api/night', { method: 'POST', headers: { 'X-Demo': '1' } });
+  const told = await answer.json();
+  if (answer.ok) await showNight(told);
+  else $('night-said').textContent = told.error;
+}
+
 async function act(what, name) {
   const answer = await fetch(`api/${what}?name=${encodeURIComponent(name)}`, { method: 'POST', headers: { 'X-Demo': '1' } });
   if (!answer.ok) fail((await answer.json()).error);
@@ -246,11 +295,13 @@ function offerPlaces() {
   $('place').addEventListener('change', again);
   $('player').addEventListener('change', again);
   $('fail').addEventListener('click', () => act('fail', demo.places.current.id));
+  $('begin-night').addEventListener('click', () => beginNight().catch(() => {}));
 }
 
 async function start() {
   demo.film = await (await fetch('film.json')).json();
   offerPlaces();
+  lookAtNight().catch(() => {});
   const head = document.createElement('div');
   head.className = 'head';
   $('timeline').append(head);

@@ -10,8 +10,9 @@ from aiohttp import web
 from yarl import URL
 
 from admin.demo.house import House
+from admin.demo.night import Night
 from admin.demo.page import Film, film, served
-from admin.demo.parts import Part
+from admin.demo.parts import Origin, Part
 from admin.errors import MachineError
 from admin.publish.keys import Keys, Scheme, TrackKey
 
@@ -50,10 +51,15 @@ async def steering():
 
 
 @pytest.fixture
-def house(steering, tmp_path):
+def house(steering, tmp_path, s3):
     parts = {name: Part(name, [], 1, tmp_path / "log", {}) for name in ("lis-1", "mad-1")}
     return House(
-        Part("steering", [], steering.port, tmp_path / "log", {}), parts, {"lis-1": BOX}, steering.port, LogIn()
+        Part("steering", [], steering.port, tmp_path / "log", {}),
+        parts,
+        {"lis-1": BOX},
+        steering.port,
+        LogIn(),
+        Night(tmp_path / "night", Origin("s3://films", s3, None, {}), parts, f"http://127.0.0.1:{steering.port}"),
     )
 
 
@@ -140,9 +146,19 @@ async def test_a_decision_is_explained_for_the_viewers_place(page, steering):
 
 
 async def test_pages_of_other_sites_change_nothing(page):
-    for path in ("/api/fail?name=lis-1", "/api/revive?name=lis-1"):
+    for path in ("/api/fail?name=lis-1", "/api/revive?name=lis-1", "/api/night"):
         async with page.post(path) as answer:
             assert answer.status == 403
+
+
+async def test_a_night_begins_once_and_is_told(page, house):
+    async with page.get("/api/night") as answer:
+        assert (await answer.json())["phase"] == "never"
+    async with page.post("/api/night", headers={"X-Demo": "1"}) as answer:
+        assert (await answer.json())["phase"] == "counting"
+    async with page.post("/api/night", headers={"X-Demo": "1"}) as answer:
+        assert answer.status == 400
+        assert "under way" in (await answer.json())["error"]
 
 
 @pytest.mark.parametrize("name", ["", "lis-9", "../x"])

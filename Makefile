@@ -64,6 +64,10 @@ bench-steering: $(READY) ## what steering's decisions, prefixes, DNS and HTTP an
 bench-fill: $(READY) ## what nightly fill is worth, what planning costs, and the agent beside curl (needs nginx, curl and root)
 	@exec $(BIN)/python -m tests.bench.fill $(ARGS)
 
+.PHONY: bench-publish
+bench-publish: $(READY) ## what encryption and single files cost a publisher, beside a checksum
+	@exec $(BIN)/python -m tests.bench.publish $(ARGS)
+
 .PHONY: bench-crowd
 bench-crowd: $(READY) ## 500 viewers of the demo's four appliances, and what they felt
 	@exec $(BIN)/python -m tests.bench.crowd $(ARGS)

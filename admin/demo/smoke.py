@@ -158,8 +158,7 @@ async def _killed(page: "Page", fail: Callable[[str], None]) -> str:
 async def _night(page: "Page") -> str:
     """A viewer presses the button; all that the plan names is there by morning."""
     await page.click("#begin-night")
-    over = "!['counting', 'planning', 'filling'].includes(demo.night?.phase ?? 'counting')"
-    await _wait(page, f"() => {over}", _NIGHT_DEADLINE)
+    await _wait(page, "() => ['done', 'failed'].includes(demo.night?.phase)", _NIGHT_DEADLINE)
     night = msgspec.convert(await page.evaluate("() => demo.night"), Told)
     plan, agents = night.plan, night.agents
     if night.phase is not Phase.DONE or plan is None:

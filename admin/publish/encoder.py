@@ -91,7 +91,7 @@ def find_ffmpeg() -> Ffmpeg:
             return found
         why = f"{path} lacks libx264 or aac" if found is None else f"{path} is {found.version[:40]}"
     raise MachineError(
-        f"no usable ffmpeg: {why}; allowed: {_OLDEST} or newer, with libx264. pip install 'open-oca[encode]' brings one"
+        f"no usable ffmpeg: {why}; install ffmpeg {_OLDEST} or newer with libx264, or: pip install 'open-oca[encode]'"
     )
 
 

@@ -29,9 +29,18 @@ def test_only_what_the_nearest_cache_had_is_a_hit(cache_status, is_hit):
 
 @pytest.mark.browser
 @pytest.mark.timeout(300)
-def test_a_browser_plays_the_film_and_feels_nothing_when_what_it_plays_from_is_killed():
+def test_a_browser_plays_the_film_and_feels_nothing_when_what_it_plays_from_is_killed(make):
+    # Of fewer pixels than the demo's own, for it is encoded and decoded beside other tests.
+    video = make(
+        *("-f", "lavfi", "-i", "testsrc2=size=640x360:rate=15:duration=40", "-f", "lavfi", "-i", "sine=duration=40"),
+        *("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-c:a", "aac", "smoke.mp4"),
+    )
     ran = subprocess.run(
-        [sys.executable, "-m", "admin", "demo", "--smoke"], capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, "-m", "admin", "demo", "--smoke", "--video", str(video)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "the second viewing was all hits, as was the first after a night, and a killed appliance" in ran.stdout

@@ -30,7 +30,7 @@ def film(duration, rate=Fraction(25), *, has_index=True):
 @pytest.fixture(scope="module")
 def long_film(make):
     """Each picture is of one grey, which says its number; 30000/1001 a second. Its sound is longer."""
-    grey = f"color=black:size=64x48:rate=30000/1001:duration={SECONDS},geq=lum=40+mod(N*37\\,180):cb=128:cr=128"
+    grey = f"color=black:size=32x24:rate=30000/1001:duration={SECONDS},geq=lum=40+mod(N*37\\,180):cb=128:cr=128"
     return make(
         *("-f", "lavfi", "-i", grey, "-f", "lavfi", "-i", f"sine=duration={SECONDS + 70}"),
         *("-c:v", "libx264", "-qp", "4", "-g", "200", "-preset", "ultrafast", "-c:a", "aac", "long.mp4"),

@@ -156,7 +156,7 @@ def test_an_ffmpeg_older_than_those_that_were_tried_is_passed_over(tmp_path, mon
     monkeypatch.setattr(encoder, "_bundled", lambda: None)
     if not is_used:
         with pytest.raises(
-            MachineError, match=re.escape(f"{path} is ffmpeg version {version}") + ".*allowed: 9 or newer"
+            MachineError, match=re.escape(f"{path} is ffmpeg version {version}") + ".*install ffmpeg 9 or newer"
         ):
             find_ffmpeg()
 

@@ -80,6 +80,10 @@ sim: $(READY) ## a day of 20 million viewers over 20,000 appliances, beside two 
 soak: $(READY) ## the long tests: many rounds of kill -9, and the like
 	@exec $(BIN)/pytest -m soak --timeout=3600 $(ARGS)
 
+.PHONY: metrics
+metrics: $(READY) ## write admin/dashboards/METRICS.md anew from what running processes show
+	@exec $(BIN)/python -m tests.docs.metrics
+
 .PHONY: lock
 lock: $(BIN)/uv ## write requirements.lock anew from pyproject.toml; ARGS=--upgrade takes the newest versions
 	@$(UV) pip compile --quiet --universal --no-annotate --no-header --generate-hashes --no-emit-index-url \

@@ -203,26 +203,21 @@ class Admin:
         self._changed()
         return answer({"appliance": order.appliance, "token": token})
 
-    async def _targets(self, _: web.Request) -> web.Response:
-        """Prometheus' HTTP service discovery: one group for each site."""
-        groups: dict[str, list[str]] = {}
+    async def _targets(self, request: web.Request) -> web.Response:
+        """Prometheus' HTTP service discovery: one group for each appliance, or with ?of=agents for its fill agent."""
+        of = request.query.get("of", "appliances")
+        if of not in ("appliances", "agents"):
+            raise web.HTTPBadRequest(text=f'"of" is {of[:40]!r}; allowed: appliances or agents')
         inventory = self._registry.inventory
-        for entry in inventory.appliances.values():
-            if entry.metrics is not None:
-                groups.setdefault(entry.site, []).append(entry.metrics)
-        return answer(
-            [
-                {
-                    "targets": sorted(targets),
-                    "labels": {
-                        "site": site,
-                        "operator": inventory.sites[site].operator,
-                        "country": inventory.sites[site].country,
-                    },
-                }
-                for site, targets in sorted(groups.items())
-            ]
-        )
+        groups = []
+        for name, entry in sorted(inventory.appliances.items()):
+            address = entry.metrics if of == "appliances" else entry.agent_metrics
+            if address is None:
+                continue
+            site = inventory.sites[entry.site]
+            labels = {"appliance": name, "site": entry.site, "operator": site.operator, "country": site.country}
+            groups.append({"targets": [address], "labels": labels})
+        return answer(groups)
 
 
 def explained(decision: Decision) -> dict[str, Any]:

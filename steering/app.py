@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
+from cryptography import x509
 from prometheus_client import CollectorRegistry
 
 from steering.admin import Admin
@@ -33,7 +34,7 @@ from steering.dns.server import Server, tcp_socket, udp_socket
 from steering.dns.settings import DnsSettings
 from steering.dns.zone import Zone
 from steering.errors import InventoryError, SettingsError, SteeringError
-from steering.exporter import DatabaseMetrics, DecisionMetrics, FleetMetrics, ReasonMetrics
+from steering.exporter import CertificateMetrics, DatabaseMetrics, DecisionMetrics, FleetMetrics, ReasonMetrics
 from steering.fleet import Fleet, Turn
 from steering.hearing import Heard, Hearing
 from steering.inventory import Source, parse_inventory, reconciled
@@ -160,6 +161,9 @@ class Steering:
         self._reload_failures = 0
         self._contexts: dict[str, ssl.SSLContext] = {}
         """Of the listeners that speak TLS."""
+        self._certificates_end: dict[str, float] = {}
+        """When the certificate of each ends, in seconds since 1970."""
+        self.metrics.register(CertificateMetrics(self._certificates_end))
         self._loiterers: list[tuple[Loiterers, web.Server]] = []
 
     def _measure(self, player: Player) -> None:
@@ -332,10 +336,12 @@ class Steering:
         certificate, key = getattr(tls, f"{listener}_cert"), getattr(tls, f"{listener}_key")
         try:
             context.load_cert_chain(certificate, key)
+            shown = x509.load_pem_x509_certificate(Path(certificate).read_bytes())
+            self._certificates_end[listener] = shown.not_valid_after_utc.timestamp()
             if listener == "fleet" and tls.fleet_client_ca is not None:
                 context.load_verify_locations(tls.fleet_client_ca)
                 context.verify_mode = ssl.CERT_REQUIRED
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ssl.SSLError, ValueError) as error:
             raise SettingsError(f"tls: {certificate} and {key} can't be used: {error}") from error
 
     def _tick(self) -> None:
@@ -394,7 +400,10 @@ class Steering:
                 lambda: sum(loiterers.closed for loiterers, _ in self._loiterers),
             ),
             "oca_steering_sites": ("Sites in the inventory.", lambda: len(self.fleet.inventory.sites)),
-            "oca_steering_inventory_version": ("Of the inventory.", lambda: self.fleet.inventory.version),
+            "oca_steering_inventory_version": (
+                "Version of the inventory: it grows with each change.",
+                lambda: self.fleet.inventory.version,
+            ),
             "oca_steering_reload_failures_total": (
                 "Inventory files and certificates that a reload refused.",
                 lambda: self._reload_failures,

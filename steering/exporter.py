@@ -111,6 +111,22 @@ class ReasonMetrics(Collector):
         yield family
 
 
+class CertificateMetrics(Collector):
+    def __init__(self, ends: Mapping[str, float]) -> None:
+        """`ends`: by listener, in seconds since 1970."""
+        self._ends = ends
+
+    def collect(self) -> Iterable[Metric]:
+        ends = GaugeMetricFamily(
+            "oca_steering_certificate_end_timestamp_seconds",
+            "When the certificate that a listener shows ends.",
+            labels=["listener"],
+        )
+        for listener, at in self._ends.items():
+            ends.add_metric([listener], at)
+        yield ends
+
+
 class DatabaseMetrics(Collector):
     """The GeoIP databases: whether they are in use, how old, and how their files are."""
 

@@ -108,6 +108,8 @@ class Appliance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of the bearer token it shows; None: it is not heard until it has one."""
     metrics: str | None = None
     """host:port that Prometheus scrapes."""
+    agent_metrics: str | None = None
+    """host:port of its fill agent, that Prometheus scrapes."""
     wish: Wish = Wish.SERVE
     """Of one that is new. After that only `SetWish` changes it, whoever puts the rest anew."""
 
@@ -324,11 +326,14 @@ def _check_appliance(appliance: Appliance) -> None:
         for text in texts:
             if not _is_address(text, version):
                 raise InventoryError(f"{where}: ipv{version}: {text!r} is not an IPv{version} address")
-    if appliance.metrics is not None:
+    for name in ("metrics", "agent_metrics"):
+        address: str | None = getattr(appliance, name)
+        if address is None:
+            continue
         try:
-            host_and_port(appliance.metrics)
+            host_and_port(address)
         except ValueError as error:
-            raise InventoryError(f"{where}: metrics: {appliance.metrics!r} is not host:port") from error
+            raise InventoryError(f"{where}: {name}: {address!r} is not host:port") from error
 
 
 def _remove(name: str, kind: str, entries: dict[str, EntryT]) -> None:

@@ -43,8 +43,8 @@ def pytest_make_collect_report():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    """Two more than there are cores, for `-n auto`: tests wait for disks, timers and other processes too."""
-    return 2 + len(os.sched_getaffinity(0))
+    """One more than there are cores, for `-n auto`: tests wait for disks, timers and other processes too."""
+    return 1 + len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(trylast=True)

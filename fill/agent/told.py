@@ -78,9 +78,13 @@ class AgentMetrics(Collector):
         told = self._told()
         for name, words, value in (
             ("order_bytes", "Bytes of the order that is worked on.", told.order_bytes),
-            ("done_bytes", "Of these, bytes of renditions that are here, and of those under way.", told.done_bytes),
+            (
+                "done_bytes",
+                "Of the order that is worked on, bytes of renditions that are here, and of those under way.",
+                told.done_bytes,
+            ),
             ("behind_schedule", "1 if what is left can't come before the window closes.", int(told.is_behind)),
-            ("rate_share", "The share of the cap that is used: below 1 viewers need the rest.", told.share),
+            ("rate_ratio", "The share of the cap that is used: below 1 viewers need the rest.", told.share),
             ("urgent_waiting", "Urgent orders that are not done.", told.urgent_waiting),
             ("last_success_timestamp_seconds", "When an order was done without a failure.", told.last_success or 0),
         ):

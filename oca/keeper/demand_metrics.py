@@ -18,10 +18,14 @@ class DemandMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         demand = self._demand
         yield GaugeMetricFamily(
-            "oca_demand_spooled_bytes", "Of demand on disk that the bucket does not have.", value=demand.spooled_bytes
+            "oca_demand_spooled_bytes",
+            "Bytes of demand on disk that the bucket does not have.",
+            value=demand.spooled_bytes,
         )
         yield GaugeMetricFamily(
-            "oca_demand_spooled_hours", "As above, in hours; the running one counts.", value=demand.spooled_hours
+            "oca_demand_spooled_hours",
+            "Hours of demand on disk that the bucket does not have; the running one counts.",
+            value=demand.spooled_hours,
         )
         yield GaugeMetricFamily(
             "oca_demand_last_success_timestamp_seconds",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from itertools import accumulate
 from typing import Final
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from oca.cache.health import Fault, Standing
+from oca.cache.health import Standing
 from oca.cache.policy import AdmitReason
 from oca.counters import (
     CLASSES,
@@ -27,9 +27,10 @@ from oca.counters import (
     REQUESTS_AT,
     SUM_OFFSET,
     Count,
+    Outcome,
     first_byte_words,
 )
-from oca.keeper.desk import Desk
+from oca.keeper.desk import Desk, DeviceReads
 from oca.keeper.library import Library
 from oca.settings import Tier
 from oca.store.index import Index
@@ -43,6 +44,12 @@ _TIMEOUTS: Final = {
     "idle": Count.IDLE_TIMEOUTS,
     "slow": Count.SLOW_CLIENTS,
 }
+
+
+_TIMED: Final = (Outcome.HIT, Outcome.MISS)
+"""Whose first bytes are told apart. A fleet of 20,000 appliances must stay below 300 series each."""
+_SHOWN_BOUNDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+"""Of FIRST_BYTE_BUCKETS."""
 
 
 class Exporter(Collector):
@@ -93,15 +100,18 @@ class Exporter(Collector):
         )
         for i, outcome in enumerate(OUTCOMES):
             for j, status_class in enumerate(CLASSES):
-                requests.add_metric([outcome, status_class], sums[REQUESTS_AT + i * len(CLASSES) + j])
-            first = first_byte_words(outcome)
-            total = 0
-            buckets: list[tuple[str, float]] = []
-            for k, bound in enumerate((*FIRST_BYTE_BUCKETS, float("inf"))):
-                total += sums[first + k]
-                buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), total))
-            histogram.add_metric([outcome], buckets, sum_value=sums[first + SUM_OFFSET] / 1e6)
+                count = sums[REQUESTS_AT + i * len(CLASSES) + j]
+                # Most of the others never happen.
+                if count or outcome in _TIMED:
+                    requests.add_metric([outcome, status_class], count)
         yield requests
+        timed = {str(outcome): [outcome] for outcome in _TIMED}
+        timed["other"] = [outcome for outcome in OUTCOMES if outcome not in _TIMED]
+        for name, outcomes in timed.items():
+            firsts = [first_byte_words(outcome) for outcome in outcomes]
+            counts = [sum(sums[first + k] for first in firsts) for k in range(SUM_OFFSET)]
+            seconds = sum(sums[first + SUM_OFFSET] for first in firsts) / 1e6
+            histogram.add_metric([name], _shown(_cumulative(FIRST_BYTE_BUCKETS, counts)), sum_value=seconds)
         yield histogram
         egress = CounterMetricFamily(
             "oca_egress_bytes", "Bytes of content sent, by where they came from.", labels=["tier"]
@@ -125,9 +135,13 @@ class Exporter(Collector):
 
     def _connections(self, sums: list[int]) -> Iterator[Metric]:
         yield GaugeMetricFamily("oca_open_connections", "Client connections now.", value=sums[Count.CONNECTIONS_OPEN])
-        yield CounterMetricFamily("oca_connections", "Accepted.", value=sums[Count.CONNECTIONS_ACCEPTED])
         yield CounterMetricFamily(
-            "oca_refused_connections", "Closed at once: too many.", value=sums[Count.CONNECTIONS_REFUSED]
+            "oca_connections", "Client connections accepted.", value=sums[Count.CONNECTIONS_ACCEPTED]
+        )
+        yield CounterMetricFamily(
+            "oca_refused_connections",
+            "Client connections closed at once: there are too many.",
+            value=sums[Count.CONNECTIONS_REFUSED],
         )
         ended = CounterMetricFamily("oca_client_timeouts", "Connections ended by a deadline.", labels=["deadline"])
         for deadline, count in _TIMEOUTS.items():
@@ -145,7 +159,8 @@ class Exporter(Collector):
     def _access(self, sums: list[int]) -> Iterator[Metric]:
         refusals = CounterMetricFamily("oca_access_refusals", "Requests not let in, by reason.", labels=["reason"])
         for place, reason in enumerate(REFUSALS):
-            refusals.add_metric([reason], sums[REFUSALS_AT + place])
+            if count := sums[REFUSALS_AT + place]:
+                refusals.add_metric([reason], count)
         yield refusals
         tokens = CounterMetricFamily(
             "oca_access_tokens", "Tokens looked at, by whether their verdict was remembered.", labels=["verdict"]
@@ -166,7 +181,8 @@ class Exporter(Collector):
         yield fetched
         errors = CounterMetricFamily("oca_fetch_errors", "Failed fetches.", labels=["source", "reason"])
         for (source, reason), count in self._library.counts.errors.items():
-            errors.add_metric([source, reason], count)
+            if count:
+                errors.add_metric([source, reason], count)
         yield errors
         state = GaugeMetricFamily("oca_breaker_state", "0 closed, 1 half open, 2 open.", labels=["source"])
         for source, breaker in self._library.breakers.items():
@@ -176,26 +192,26 @@ class Exporter(Collector):
     def _devices(self) -> Iterator[Metric]:
         labels = ["device", "tier"]
         used = GaugeMetricFamily("oca_device_used_bytes", "What the cache takes on a device.", labels=labels)
-        capacity = GaugeMetricFamily("oca_device_capacity_bytes", "What it may take.", labels=labels)
+        capacity = GaugeMetricFamily("oca_device_capacity_bytes", "What the cache may take on a device.", labels=labels)
         up = GaugeMetricFamily("oca_device_up", "Whether blocks are written there.", labels=labels)
         standing = GaugeMetricFamily("oca_device_standing", "1 for how a device stands.", labels=[*labels, "standing"])
-        faults = CounterMetricFamily("oca_device_faults", "What went wrong.", labels=[*labels, "fault"])
+        faults = CounterMetricFamily("oca_device_faults", "What went wrong with a device.", labels=[*labels, "fault"])
         for shelf in self._shelves.shelves:
             names = [shelf.identity, shelf.tier]
             used.add_metric(names, self._shelves.policy.used_bytes(shelf.number))
             capacity.add_metric(names, shelf.capacity)
             up.add_metric(names, int(shelf.can_write))
-            _add_standing(standing, names, shelf.health.standing)
-            for fault in Fault:
-                faults.add_metric([*names, fault], shelf.errors[fault])
+            standing.add_metric([*names, shelf.health.standing], 1)
+            for fault, count in sorted(shelf.errors.items()):
+                faults.add_metric([*names, fault], count)
         for left_out in self._rack.left_out:
             # Its own id can't be read: it stands under its path.
             names = [left_out.settings.path, left_out.settings.tier]
             capacity.add_metric(names, left_out.settings.capacity)
             up.add_metric(names, 0)
-            _add_standing(standing, names, Standing.OFFLINE)
+            standing.add_metric([*names, Standing.OFFLINE], 1)
         yield from (used, capacity, up, standing, faults)
-        yield GaugeMetricFamily("oca_health", "Share of the devices' room that is well.", value=self._rack.health)
+        yield GaugeMetricFamily("oca_health_ratio", "Share of the devices' room that is well.", value=self._rack.health)
         yield GaugeMetricFamily(
             "oca_pledged_ratio",
             "Share of the devices' room that fill keeps from eviction.",
@@ -227,30 +243,39 @@ class Exporter(Collector):
 
     def _device_reads(self) -> Iterator[Metric]:
         labels = ["device", "tier"]
-        histogram = HistogramMetricFamily(
-            "oca_device_read_seconds", "Cold reads of blocks, without waiting in line.", labels=labels
+        reads = CounterMetricFamily("oca_device_reads", "Cold reads of blocks.", labels=labels)
+        busy = CounterMetricFamily(
+            "oca_device_busy_seconds", "Time that cold reads took, without waiting in line.", labels=labels
         )
-        count = CounterMetricFamily("oca_device_read_bytes", "Bytes that cold reads brought in.", labels=labels)
         errors = CounterMetricFamily(
             "oca_device_read_errors", "Cold reads that failed, or gave other bytes than were stored.", labels=labels
         )
-        reads = self._desk.counters.device_reads()
+        histogram = HistogramMetricFamily(
+            "oca_device_read_seconds", "As oca_device_busy_seconds_total, of each read.", labels=["tier"]
+        )
+        size = CounterMetricFamily("oca_device_read_bytes", "Bytes that cold reads brought in.", labels=["tier"])
+        found = self._desk.counters.device_reads()
+        by_tier: dict[str, list[DeviceReads]] = {}
         for shelf in self._shelves.shelves:
-            read = reads.get(shelf.number)
-            if read is None:
+            if (read := found.get(shelf.number)) is None:
                 continue
             names = [shelf.identity, shelf.tier]
-            histogram.add_metric(names, _cumulative(read.buckets), sum_value=read.seconds)
-            count.add_metric(names, read.bytes)
+            reads.add_metric(names, read.reads)
+            busy.add_metric(names, read.seconds)
             errors.add_metric(names, read.errors)
-        yield from (histogram, count, errors)
+            by_tier.setdefault(shelf.tier, []).append(read)
+        for tier, those in by_tier.items():
+            counts = [sum(column) for column in zip(*(read.buckets for read in those), strict=True)]
+            buckets = _cumulative(DEVICE_READ_BUCKETS, counts)
+            histogram.add_metric([tier], buckets, sum_value=sum(read.seconds for read in those))
+            size.add_metric([tier], sum(read.bytes for read in those))
+        yield from (reads, busy, errors, histogram, size)
 
 
-def _add_standing(family: GaugeMetricFamily, names: list[str], now: Standing) -> None:
-    for standing in Standing:
-        family.add_metric([*names, standing], int(standing is now))
+def _cumulative(bounds: Sequence[float], counts: Iterable[int]) -> list[tuple[str, float]]:
+    """As Prometheus has buckets: at most so much, and how many."""
+    return list(zip([*(str(float(bound)) for bound in bounds), "+Inf"], accumulate(counts), strict=True))
 
 
-def _cumulative(counts: list[int]) -> list[tuple[str, float]]:
-    bounds = [*(str(float(bound)) for bound in DEVICE_READ_BUCKETS), "+Inf"]
-    return list(zip(bounds, accumulate(counts), strict=True))
+def _shown(buckets: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    return [(bound, count) for bound, count in buckets if bound == "+Inf" or float(bound) in _SHOWN_BOUNDS]

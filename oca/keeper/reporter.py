@@ -147,6 +147,11 @@ class Reporter:
                     fresh.set()
                 await asyncio.sleep(self._interval)
 
+    @property
+    def heartbeat(self) -> Heartbeat | None:
+        """The last that was made."""
+        return self._heartbeat
+
     def status(self) -> dict[str, Any]:
         """For /v1/status."""
         now = time.time()

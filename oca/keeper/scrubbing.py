@@ -8,7 +8,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from oca.cache.health import Fault
 from oca.store.scrub import Scrubber
 from oca.store.shelves import Shelves
 
@@ -20,27 +19,29 @@ class ScrubMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
-            "oca_scrubbed_bytes", "Read again from devices and compared.", value=self._scrubber.bytes
+            "oca_scrubbed_bytes", "Bytes read again from devices and compared.", value=self._scrubber.bytes
         )
-        yield CounterMetricFamily("oca_scrubbed_blocks", "As above, in blocks.", value=self._scrubber.blocks)
+        yield CounterMetricFamily(
+            "oca_scrubbed_blocks", "Blocks read again from devices and compared.", value=self._scrubber.blocks
+        )
         damaged = CounterMetricFamily("oca_scrub_damaged", "Extents that the scrubber found damaged.", labels=["fault"])
-        for fault in Fault:
-            damaged.add_metric([fault], self._scrubber.damaged[fault])
+        for fault, count in sorted(self._scrubber.damaged.items()):
+            damaged.add_metric([fault], count)
         yield damaged
         yield CounterMetricFamily(
             "oca_scrub_replaced_blocks", "Damaged blocks that were fetched again.", value=self._scrubber.replaced
         )
         labels = ["device", "tier"]
-        progress = GaugeMetricFamily("oca_scrub_progress", "Share of the round that is done.", labels=labels)
-        began = GaugeMetricFamily("oca_scrub_started_seconds", "When the round began, since 1970.", labels=labels)
-        ends = GaugeMetricFamily("oca_scrub_expected_end_seconds", "When it ends as it goes now.", labels=labels)
-        rate = GaugeMetricFamily("oca_scrub_rate_bytes", "Bytes per second that it goes at.", labels=labels)
+        progress = GaugeMetricFamily("oca_scrub_progress_ratio", "Share of the round that is done.", labels=labels)
+        ends = GaugeMetricFamily(
+            "oca_scrub_expected_end_timestamp_seconds", "When it ends as it goes now.", labels=labels
+        )
+        rate = GaugeMetricFamily("oca_scrub_bytes_per_second", "What a round of the scrubber goes at.", labels=labels)
         for number, done in self._scrubber.rounds.items():
             shelf = self._shelves.shelf(number)
             if shelf is not None:
                 names = [shelf.identity, shelf.tier]
                 progress.add_metric(names, done.share)
-                began.add_metric(names, done.started_at)
                 ends.add_metric(names, done.expected_end)
                 rate.add_metric(names, done.rate_bps)
-        yield from (progress, began, ends, rate)
+        yield from (progress, ends, rate)

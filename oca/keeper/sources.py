@@ -99,6 +99,18 @@ def fields_of(response: aiohttp.ClientResponse) -> dict[str, str]:
     return fields
 
 
+async def _asked(
+    session: aiohttp.ClientSession, method: str, url: URL, headers: dict[str, str]
+) -> aiohttp.ClientResponse:
+    """Once more, if what comes is no HTTP. A source may send content behind an answer that has none (204, 304, HEAD):
+    where it comes late, the connection was kept already, and the next request on it reads the rest of the last answer.
+    """
+    try:
+        return await session.request(method, url, headers=headers, allow_redirects=False, raise_for_status=False)
+    except aiohttp.ClientResponseError:
+        return await session.request(method, url, headers=headers, allow_redirects=False, raise_for_status=False)
+
+
 async def ask(
     session: aiohttp.ClientSession, source: Source, method: str, path: str, headers: dict[str, str]
 ) -> aiohttp.ClientResponse:
@@ -108,9 +120,7 @@ async def ask(
     """
     url = await source.url(method, path)
     for _ in range(_HOPS + 1):
-        response = await session.request(
-            method, URL(url, encoded=True), headers=headers, allow_redirects=False, raise_for_status=False
-        )
+        response = await _asked(session, method, URL(url, encoded=True), headers)
         if response.status not in _REDIRECTS:
             return response
         location = response.headers.get("Location", "")

@@ -36,17 +36,17 @@ class ViewerMetrics(Collector):
         )
         yield CounterMetricFamily(
             "oca_viewer_played_seconds",
-            "Of pictures that players asked for (CMCD d).",
+            "Duration of the pictures that players asked for (CMCD d).",
             value=sums[Count.PLAYED_MS] / 1e3,
         )
         yield CounterMetricFamily(
             "oca_viewer_rated_seconds",
-            "Of these, those whose bitrate was told (CMCD br).",
+            "Of played pictures, those whose bitrate was told (CMCD br).",
             value=sums[Count.RATED_MS] / 1e3,
         )
         yield CounterMetricFamily(
             "oca_viewer_rated_bytes",
-            "Bitrate times duration of these: divided by the seconds, the mean bitrate.",
+            "Bitrate times duration of rated pictures: divided by oca_viewer_rated_seconds_total, the mean bitrate.",
             value=sums[Count.RATED_KILOBITS] * 125,
         )
         buffers = HistogramMetricFamily("oca_viewer_buffer_seconds", "What players had in their buffers (CMCD bl).")
@@ -55,7 +55,9 @@ class ViewerMetrics(Collector):
         buffers.add_metric([], list(zip(bounds, counts, strict=True)), sum_value=sums[Count.BUFFER_MS] / 1e3)
         yield buffers
         yield CounterMetricFamily(
-            "oca_cmcd_requests", "With which a player said something of itself.", value=sums[Count.CMCD_REQUESTS]
+            "oca_cmcd_requests",
+            "Requests with which a player said something of itself.",
+            value=sums[Count.CMCD_REQUESTS],
         )
         yield CounterMetricFamily(
             "oca_paced_answers", "Answers for which a connection's rate was set.", value=sums[Count.PACED]

@@ -15,7 +15,7 @@ _LAST_WORD: Final = 60.0
 
 
 class Outcome(StrEnum):
-    """What became of a heartbeat: the closed label set of `oca_steering_heartbeats_total`."""
+    """What became of a heartbeat: the closed label set of `oca_reports_total`."""
 
     OK = "ok"
     REFUSED = "refused"

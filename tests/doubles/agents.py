@@ -28,6 +28,8 @@ class Agent:
         self.log = folder / "agent.log"
         self.config = folder / "agent.toml"
         self.process: subprocess.Popen[bytes] | None = None
+        self.env: dict[str, str] = {}
+        """Of its environment, what is not about S3."""
         folder.mkdir(parents=True, exist_ok=True)
         tables = {
             "control": {"bucket": bucket, "endpoint_url": endpoint_url},
@@ -54,7 +56,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=S3Server.environment(),
+                env=S3Server.environment() | self.env,
             )
         return self
 

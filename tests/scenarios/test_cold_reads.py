@@ -83,10 +83,12 @@ def test_cold_pages_are_read_and_sent_right(stored, path, size):
     assert metrics.value("oca_cold_reads_total") == blocks
     # Each block was read once, whole.
     device = {"device": appliance.status()["devices"][0]["id"], "tier": "nvme"}
-    assert metrics.value("oca_device_read_bytes_total", **device) == size
-    assert metrics.value("oca_device_read_seconds_count", **device) == blocks
-    assert metrics.value("oca_device_read_seconds_bucket", **device, le="+Inf") == blocks
-    assert metrics.value("oca_device_read_seconds_sum", **device) > 0
+    assert metrics.value("oca_device_reads_total", **device) == blocks
+    assert metrics.value("oca_device_busy_seconds_total", **device) > 0
+    assert metrics.value("oca_device_read_bytes_total", tier="nvme") == size
+    assert metrics.value("oca_device_read_seconds_count", tier="nvme") == blocks
+    assert metrics.value("oca_device_read_seconds_bucket", tier="nvme", le="+Inf") == blocks
+    assert metrics.value("oca_device_read_seconds_sum", tier="nvme") > 0
     assert metrics.value("oca_device_read_errors_total", **device) == 0
 
 

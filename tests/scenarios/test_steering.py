@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -393,12 +394,22 @@ def test_the_file_is_read_anew_by_sighup_and_a_mistake_in_it_changes_nothing(mak
     assert replica.admin("GET", "/v1/fleet/lis-3").status == 200
 
 
-def test_prometheus_finds_the_appliances(make):
+def test_prometheus_finds_appliances_and_their_agents(make):
     fleet = small_fleet()
-    fleet["appliance"][0]["metrics"] = "10.0.0.1:9145"
-    assert make(fleet).admin("GET", "/v1/prometheus-targets").json() == [
-        {"targets": ["10.0.0.1:9145"], "labels": {"site": "lis", "operator": "isp", "country": "PT"}}
+    fleet["appliance"][0] |= {"metrics": "10.0.0.1:9145", "agent_metrics": "10.0.0.1:9146"}
+    fleet["appliance"][1]["metrics"] = "[2001:db8::1]:9145"
+    replica = make(fleet)
+    first, second = ({"appliance": one["id"], "site": one["site"]} for one in fleet["appliance"][:2])
+    place = {"operator": "isp", "country": "PT"}
+    assert replica.admin("GET", "/v1/prometheus-targets").json() == [
+        {"targets": ["10.0.0.1:9145"], "labels": first | place},
+        {"targets": ["[2001:db8::1]:9145"], "labels": second | place},
     ]
+    assert replica.admin("GET", "/v1/prometheus-targets?of=agents").json() == [
+        {"targets": ["10.0.0.1:9146"], "labels": first | place}
+    ]
+    refused = replica.admin("GET", "/v1/prometheus-targets?of=mice")
+    assert (refused.status, b"appliances or agents" in refused.body) == (400, True)
 
 
 def test_an_explanation_adds_up(steering):
@@ -726,6 +737,12 @@ def guarded(make, tmp_path):
             return connection.getresponse().status
 
     return SimpleNamespace(replica=replica, authority=authority, beat=beat, connected=connected)
+
+
+def test_prometheus_is_told_when_a_listeners_certificate_ends(guarded):
+    shown = x509.load_pem_x509_certificate(Path(guarded.authority.sign("other", "other.pem")).read_bytes())
+    ends = guarded.replica.metric("oca_steering_certificate_end_timestamp_seconds", listener="fleet")
+    assert abs(ends - shown.not_valid_after_utc.timestamp()) < 60
 
 
 def test_a_certificate_speaks_for_whom_it_names_and_for_no_other(guarded):

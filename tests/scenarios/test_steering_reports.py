@@ -95,8 +95,8 @@ def test_what_the_operator_drains_is_told(reporting, steering):
 
 
 def test_metrics_and_status_tell_of_heartbeats(reporting, steering):
-    wait_until(lambda: reporting.metric("oca_steering_heartbeats_total", outcome="ok") >= 2, "heartbeats are counted")
-    assert reporting.metric("oca_steering_last_success_timestamp_seconds", replica="0") > 1e9
+    wait_until(lambda: reporting.metric("oca_reports_total", outcome="ok") >= 2, "heartbeats are counted")
+    assert reporting.metric("oca_report_last_success_timestamp_seconds", replica="0") > 1e9
     (replica,) = replicas_of(reporting)
     assert (replica["url"], replica["outcome"], replica["error"]) == (steering.url, "ok", "")
     assert replica["last_success_age"] is not None
@@ -128,7 +128,7 @@ def test_a_replica_that_is_dead_slow_or_refuses_delays_no_other(make_appliance, 
         log = one.log.read_text()
         assert log.count(f"steering at {slow.url} does not hear us") == 1
         assert log.count("is not in the inventory [31m") == 1
-        assert one.metric("oca_steering_heartbeats_total", outcome="refused") >= 1
+        assert one.metric("oca_reports_total", outcome="refused") >= 1
         # Refused is refused: it is asked less often than the one that answers.
         assert len(refusing.heartbeats) < len(steering.heartbeats)
         # And players are served.

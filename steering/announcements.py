@@ -62,6 +62,13 @@ class Announcements:
             raise Unrecognised(f"the inventory knows no appliance {appliance!r}")
         return entry
 
+    def without_second(self) -> int:
+        """Prefixes that only one of a site's several appliances announces: they would be gone with it. (Where a site
+        has one appliance, everybody knows that it is alone.)
+        """
+        appliances = Counter(entry.site for entry in self._inventory.appliances.values())
+        return sum(count for source, count in self.announced.of_one_appliance() if appliances[source.site] > 1)
+
     def rejected(self) -> Counter[Rejection]:
         """Routes of the last reports that were refused, by reason."""
         total: Counter[Rejection] = Counter()

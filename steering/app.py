@@ -382,6 +382,10 @@ class Steering:
             "oca_steering_reports_total": ("Reports of learned prefixes.", lambda: counts[Heard.PREFIXES]),
             "oca_steering_refused_total": ("Messages of appliances refused.", lambda: counts[Heard.REFUSED]),
             "oca_steering_prefixes": ("Announced prefixes.", lambda: len(self._announcements.announced)),
+            "oca_steering_prefixes_without_second": (
+                "Prefixes that only one of a site's several appliances announces.",
+                self._announcements.without_second,
+            ),
             "oca_steering_titles": ("Titles whose documents are known.", lambda: len(self._catalogue)),
             "oca_steering_catalogue_failures_total": (
                 "Documents that could not be had or read.",

@@ -248,6 +248,13 @@ class Announced:
     def sources(self) -> Collection[Source]:
         return self._said.keys()
 
+    def of_one_appliance(self) -> Iterator[tuple[Source, int]]:
+        """Appliances that alone announce some prefixes, and how many: without them these would be gone."""
+        # As many sets as there are ways to announce: far fewer than prefixes.
+        for each in self._announcers.values():
+            if len(each.sources) == 1 and each.sources[0].appliance:
+                yield each.sources[0], each.prefixes
+
     def find(self, address: bytes) -> Found[Announcers]:
         return self._table.find(address)
 

@@ -87,6 +87,17 @@ def test_what_one_withdraws_the_other_may_still_announce(announcements, inventor
     assert sites(announcements, 198, 18, 0, 1) == ("lis",)
 
 
+def test_prefixes_of_one_of_several_appliances_are_counted(announcements, inventory):
+    report(announcements, learned("198.18.0.0/16", "198.19.0.0/16"))
+    assert announcements.without_second() == 0, "alone at its site"
+    announcements.declare(apply(inventory, box("a2")))
+    assert announcements.without_second() == 2
+    report(announcements, learned("198.18.0.0/16", "203.0.112.0/24", appliance="a2"))
+    assert announcements.without_second() == 1, "one that the inventory declares stays, whoever goes"
+    report(announcements, learned())
+    assert announcements.without_second() == 1
+
+
 def test_with_an_appliance_goes_what_it_learned(announcements, inventory):
     report(announcements, learned("198.18.0.0/16", "8.8.8.0/24"))
     announcements.declare(apply(inventory, RemoveAppliance("a1")))

@@ -1,4 +1,4 @@
-"""What the NOC is told by real Prometheus and Alertmanager, with the repository's files, of a fleet that loses boxes."""
+"""What the NOC is told by real Prometheus and Alertmanager with the repository's files, of a fleet that loses boxes."""
 
 import pytest
 

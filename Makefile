@@ -84,6 +84,10 @@ soak: $(READY) ## the long tests: many rounds of kill -9, and the like
 metrics: $(READY) ## write admin/dashboards/METRICS.md anew from what running processes show
 	@exec $(BIN)/python -m tests.docs.metrics
 
+.PHONY: dashboards
+dashboards: $(READY) ## write admin/dashboards/*.json anew, for Grafana
+	@exec $(BIN)/python -m admin.dashboards
+
 .PHONY: lock
 lock: $(BIN)/uv ## write requirements.lock anew from pyproject.toml; ARGS=--upgrade takes the newest versions
 	@$(UV) pip compile --quiet --universal --no-annotate --no-header --generate-hashes --no-emit-index-url \

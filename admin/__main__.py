@@ -14,6 +14,7 @@ from admin.crowd.app import NotFlawless, Plan, run, source_of, told
 from admin.crowd.viewer import Habits
 from admin.demo.app import demo, demo_smoke
 from admin.errors import UsageError
+from admin.fleet.app import add_commands
 from admin.licence import availability_of
 from admin.progress import watcher
 from admin.publish.keys import Scheme, read_keys, write_new_keys
@@ -47,12 +48,12 @@ app = typer.Typer(
     help="The operator's tools of an open, self-hosted Open Connect.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 
 
 app.add_typer(titles.app, name="titles")
+add_commands(app)
 
 
 @app.callback()

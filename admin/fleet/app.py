@@ -1,0 +1,452 @@
+"""The commands for a fleet: argv in, tables or JSON out."""
+
+import asyncio
+import getpass
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from admin.errors import UsageError
+from admin.fleet.asking import Desk, FleetError, desk
+from admin.fleet.known import Fleet, Inventory, Member, chosen, overload_without, sites_of
+from admin.progress import Silence, watcher
+from admin.reporting import reported
+
+_CODES: Final = (
+    "Exit codes: 0 done; 1 something is not well, or not all appliances did it; 2 an argument can't be used; 7 steering"
+    " or the appliance did not answer, or refused."
+)
+_INTERRUPTED: Final = "interrupted"
+_PAUSE: Final = 2.0
+
+ValueT = TypeVar("ValueT")
+
+Steering = Annotated[
+    str | None,
+    typer.Option("--steering", envvar="OCA_STEERING", metavar="URL", help="Where operators ask: http://host:9146."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")]
+Names = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Appliances.")]
+Site = Annotated[str | None, typer.Option("--site", metavar="ID", help="All appliances of this site.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the change, for whoever asks later.")]
+Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Who you are. Default: your login.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    for name, command in (
+        ("status", status_command),
+        ("sites", sites_command),
+        ("appliances", appliances_command),
+        ("explain", explain_command),
+        ("drain", drain_command),
+        ("resume", resume_command),
+        ("changes", changes_command),
+        ("purge", purge_command),
+        ("prefetch", prefetch_command),
+        ("devices", devices_command),
+    ):
+        app.command(name=name, epilog=_CODES)(command)
+
+
+def status_command(*, steering: Steering = None, json: AsJson = False, watch: Watch = False) -> None:
+    """Say in a few lines how the fleet is, and name all that is not well. Exit code 1 if anything is not."""
+    ill = False
+
+    async def look(at: Desk) -> tuple[RenderableType, Any]:
+        nonlocal ill
+        fleet, inventory = await at.fleet(), await at.inventory()
+        rows = sites_of(inventory, fleet)
+        troubles = [(row.id, trouble) for row in rows for trouble in row.troubles]
+        ill = bool(troubles) or fleet.panic_since is not None
+        capacity, load = sum(row.capacity_bps for row in rows), sum(row.load_bps for row in rows)
+        standing: dict[str, int] = {}
+        for member in fleet.appliances:
+            standing[member.standing] = standing.get(member.standing, 0) + 1
+        told = {
+            "sites": len(rows),
+            "appliances": len(fleet.appliances),
+            "standing": standing,
+            "load_bps": load,
+            "capacity_bps": capacity,
+            "panic_since": fleet.panic_since,
+            "troubles": [{"site": site, "what": what} for site, what in troubles],
+        }
+        lines = [
+            f"{len(fleet.appliances)} appliances at {len(rows)} sites: "
+            + (", ".join(f"{count} {name}" for name, count in sorted(standing.items())) or "none"),
+            f"{_bits(load)} to viewers of {_bits(capacity)}" + (f" ({load / capacity:.0%})" if capacity else ""),
+        ]
+        if fleet.panic_since is not None:
+            lines.append(
+                f"much fell silent at once {_ago(time.time() - fleet.panic_since)}: steering does not believe it"
+            )
+        shown: list[RenderableType] = ["\n".join(map(escape, lines))]
+        if troubles:
+            shown.append(_table(("site", "not well"), troubles))
+        return Group(*shown), told
+
+    _show("status", steering, look, as_json=json, again=watch)
+    if ill:
+        raise typer.Exit(1)
+
+
+def sites_command(*, steering: Steering = None, json: AsJson = False, watch: Watch = False) -> None:
+    """List sites: how many of their appliances serve, and how full they are."""
+
+    async def look(at: Desk) -> tuple[RenderableType, Any]:
+        rows = sites_of(await at.inventory(), await at.fleet())
+        table = _table(
+            ("site", "operator", "country", "serving", "load", "capacity", "full", "not well"),
+            [
+                (
+                    row.id,
+                    row.operator,
+                    row.country or "-",
+                    f"{row.serving} of {row.appliances}",
+                    _bits(row.load_bps),
+                    _bits(row.capacity_bps),
+                    "-" if row.utilisation is None else f"{row.utilisation:.0%}",
+                    "; ".join(row.troubles),
+                )
+                for row in rows
+            ],
+            right=(3, 4, 5, 6),
+        )
+        return table, [msgspec.to_builtins(row) | {"utilisation": row.utilisation} for row in rows]
+
+    _show("sites", steering, look, as_json=json, again=watch)
+
+
+def appliances_command(
+    *,
+    steering: Steering = None,
+    site: Site = None,
+    standing: Annotated[str | None, typer.Option(help="Only those that stand so: serving, suspect, lost, ...")] = None,
+    json: AsJson = False,
+    watch: Watch = False,
+) -> None:
+    """List appliances: how each stands, when it was heard, how full it is and what it has of what is asked for."""
+    query = {name: value for name, value in (("site", site), ("standing", standing)) if value is not None}
+
+    async def look(at: Desk) -> tuple[RenderableType, Any]:
+        fleet = await at.read("/v1/fleet", Fleet, query)
+        members = sorted(fleet.appliances, key=lambda member: (member.site, member.id))
+        table = _table(
+            ("appliance", "site", "standing", "wish", "heard", "load", "full", "hits", "clock"),
+            [
+                (
+                    member.id,
+                    member.site,
+                    member.standing,
+                    member.wish,
+                    "never" if member.heard is None else f"{member.heard:.1f} s",
+                    _bits(member.load_bps),
+                    f"{member.utilisation:.0%}",
+                    "-" if member.hit_ratio is None else f"{member.hit_ratio:.0%}",
+                    f"{member.clock_offset:+.1f} s" if member.is_clock_off else "",
+                )
+                for member in members
+            ],
+            right=(4, 5, 6, 7),
+        )
+        return table, [msgspec.to_builtins(member) for member in members]
+
+    _show("appliances", steering, look, as_json=json, again=watch)
+
+
+def explain_command(
+    *,
+    client: Annotated[str, typer.Argument(metavar="ADDRESS", help="Of a viewer.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Such as /titles/big-film/master.m3u8.")],
+    steering: Steering = None,
+    current: Annotated[str | None, typer.Option(metavar="ID", help="The appliance it plays from.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show the decision that this viewer would get now: each candidate, each term of its cost, and who was left out."""
+    query = {"client": client, "path": path} | ({} if current is None else {"current": current})
+
+    async def look(at: Desk) -> tuple[RenderableType, Any]:
+        told: dict[str, Any] = await at.read("/v1/explain", dict[str, Any], query)
+        ranked = [
+            (
+                row["appliance"],
+                row["site"],
+                row["proximity"],
+                *(f"{row[name]:.3f}" for name in ("cost", "rtt", "fetch", "load")),
+                f"{row['utilisation']:.0%}",
+            )
+            for row in told["ranked"]
+        ]
+        rejected = [(row["appliance"], row["site"], row["proximity"], row["why"]) for row in told["rejected"]]
+        answered = ", ".join(place["id"] for place in told["answer"]) or "nobody"
+        shown: list[RenderableType] = [
+            escape(f"{told['reason']} ({told['fallback']}): {answered}"),
+            _table(("ranked", "site", "by", "cost ms", "rtt", "fetch", "load", "full"), ranked, right=(3, 4, 5, 6, 7)),
+        ]
+        if rejected:
+            shown.append(_table(("left out", "site", "by", "why"), rejected))
+        return Group(*shown), told
+
+    _show("explain", steering, look, as_json=json)
+
+
+def drain_command(
+    *,
+    names: Names = None,
+    why: Why,
+    site: Site = None,
+    steering: Steering = None,
+    who: Who = None,
+    force: Annotated[bool, typer.Option("--force", help="Also if the rest of the site can't carry the load.")] = False,
+) -> None:
+    """Send no new viewers to these appliances, and have those that are there leave.
+
+    Refused where what is left of a site could not carry its load (above 95 %), unless it is forced.
+    """
+
+    async def act(at: Desk) -> str:
+        fleet = await at.fleet()
+        members = chosen(fleet, names or (), site)
+        full = overload_without(fleet, members)
+        if full and not force:
+            which = ", ".join(
+                f"{name} has no other appliance for its viewers"
+                if share is None
+                else f"{name} would be {share:.0%} full"
+                for name, share in full.items()
+            )
+            raise UsageError(f"nothing was drained: {which}; --force does it all the same")
+        await at.wish([member.id for member in members], "drain", _who(who), why)
+        return _listed(members)
+
+    with reported("drain", interrupted=_INTERRUPTED):
+        watcher().say(f"draining: {_run(steering, act)}")
+
+
+def resume_command(
+    *, names: Names = None, why: Why, site: Site = None, steering: Steering = None, who: Who = None
+) -> None:
+    """Let these appliances serve again."""
+
+    async def act(at: Desk) -> str:
+        members = chosen(await at.fleet(), names or (), site)
+        await at.wish([member.id for member in members], "serve", _who(who), why)
+        return _listed(members)
+
+    with reported("resume", interrupted=_INTERRUPTED):
+        watcher().say(f"serving again, as soon as they are well: {_run(steering, act)}")
+
+
+def changes_command(
+    *,
+    steering: Steering = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="So many of the last ones.")] = 20,
+    json: AsJson = False,
+) -> None:
+    """Show who changed what of the inventory, when and why: the latest first."""
+
+    async def look(at: Desk) -> tuple[RenderableType, Any]:
+        told = (await at.read("/v1/changes", dict[str, Any], {"limit": str(limit)}))["changes"]
+        rows = [
+            (
+                time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one["at"])),
+                one["who"],
+                f"{one['kind']} {one['id']}",
+                _changed(one["change"]),
+                one["why"],
+            )
+            for one in told
+        ]
+        return _table(("UTC", "who", "of", "change", "why"), rows), told
+
+    _show("changes", steering, look, as_json=json)
+
+
+def purge_command(
+    *,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Of one object; with --prefix, of all that begin so.")],
+    prefix: Annotated[bool, typer.Option("--prefix", help="All objects whose path begins so.")] = False,
+    site: Site = None,
+    steering: Steering = None,
+    json: AsJson = False,
+) -> None:
+    """Have all appliances (or those of a site) forget an object, or all below a path.
+
+    Each has forgotten it, in all of its workers, before it answers. Those that could not be reached are named: purge
+    again when they are back. Appliances are reached at the `metrics` address that the inventory has of them.
+    """
+    order = {"prefix" if prefix else "path": path}
+    _tell_fleet("purge", "/v1/purge", order, site, steering, lambda said: f"{said['purged']} objects", as_json=json)
+
+
+def prefetch_command(
+    *,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Of one object.")],
+    site: Site = None,
+    steering: Steering = None,
+    json: AsJson = False,
+) -> None:
+    """Have all appliances (or those of a site) bring an object now. (Whole titles: oca-fill urgent.)"""
+    _tell_fleet("prefetch", "/v1/prefetch", {"path": path}, site, steering, lambda _: "on its way", as_json=json)
+
+
+def devices_command(
+    *,
+    name: Annotated[str, typer.Argument(metavar="ID", help="The appliance.")],
+    steering: Steering = None,
+    json: AsJson = False,
+) -> None:
+    """List the devices of an appliance: how each stands, why, and how full it is."""
+
+    async def look(at: Desk) -> tuple[RenderableType, Any]:
+        address = _addresses(await at.inventory(), None, name)[name]
+        told = await at.of_appliance(address, "/v1/devices")
+        rows = [
+            (
+                str(one["path"]),
+                str(one["tier"]),
+                str(one["standing"]),
+                str(one.get("reason") or ""),
+                f"{one.get('used_bytes', 0) / 1e9:.1f} GB",
+                f"{one['capacity_bytes'] / 1e9:.1f} GB",
+            )
+            for one in told["devices"]
+        ]
+        return _table(("device", "tier", "standing", "why", "used", "of"), rows, right=(4, 5)), told["devices"]
+
+    _show("devices", steering, look, as_json=json)
+
+
+# --- How they are told ---
+
+
+def _tell_fleet(
+    command: str,
+    where: str,
+    order: Mapping[str, str],
+    site: str | None,
+    steering: str | None,
+    in_words: Callable[[Any], str],
+    *,
+    as_json: bool,
+) -> None:
+    watching = Silence() if as_json else watcher()
+
+    async def act(at: Desk) -> dict[str, Any]:
+        addresses = _addresses(await at.inventory(), site)
+        with watching.step(command, len(addresses)) as step:
+            answers = await at.tell_all(addresses, where, order, step.reach)
+            failed = sum(isinstance(said, FleetError) for said in answers.values())
+            step.note(f"{len(answers) - failed} of {len(answers)} appliances")
+        return answers
+
+    with reported(command, interrupted=_INTERRUPTED):
+        answers = _run(steering, act)
+    failed = {name: str(said) for name, said in answers.items() if isinstance(said, FleetError)}
+    done = {name: said for name, said in answers.items() if name not in failed}
+    if as_json:
+        _print_json({"done": done, "failed": failed})
+    else:
+        Console().print(_table(("appliance", command), [(name, in_words(said)) for name, said in sorted(done.items())]))
+    for name, words in sorted(failed.items()):
+        sys.stderr.write(f"oca-admin {command}: {name}: {words}\n")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _addresses(inventory: Inventory, site: str | None, name: str | None = None) -> dict[str, str]:
+    """Where appliances' control listeners are. Raises UsageError if there is nobody to tell."""
+    boxes = [box for box in inventory.appliance if site in (None, box.site) and name in (None, box.id)]
+    if not boxes:
+        raise UsageError(f"there is no appliance{f' {name!r}' if name else ''}{f' at {site!r}' if site else ''}")
+    found = {box.id: box.metrics for box in boxes if box.metrics is not None}
+    silent = [box.id for box in boxes if box.id not in found]
+    if silent:
+        raise UsageError(f"the inventory has no address (`metrics`) of {', '.join(silent[:5])}; nobody was told")
+    return found
+
+
+def _show(
+    command: str,
+    steering: str | None,
+    look: Callable[[Desk], Awaitable[tuple[RenderableType, Any]]],
+    *,
+    as_json: bool,
+    again: bool = False,
+) -> None:
+    async def once(at: Desk) -> tuple[RenderableType, Any]:
+        return await look(at)
+
+    async def on_and_on(at: Desk) -> None:
+        with Live(auto_refresh=False, screen=sys.stdout.isatty()) as live:
+            while True:
+                live.update((await look(at))[0], refresh=True)
+                await asyncio.sleep(_PAUSE)
+
+    with reported(command, interrupted=_INTERRUPTED):
+        if again and as_json:
+            raise UsageError("--watch is for people, --json for programs: choose one")
+        if again:
+            _run(steering, on_and_on)
+            return
+        shown, told = _run(steering, once)
+        if as_json:
+            _print_json(told)
+        else:
+            Console().print(shown)
+
+
+def _run(steering: str | None, act: Callable[[Desk], Coroutine[Any, Any, ValueT]]) -> ValueT:
+    async def asked() -> ValueT:
+        async with desk(steering) as at:
+            return await act(at)
+
+    return asyncio.run(asked())
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Table:
+    table = Table(*columns, box=None)
+    for place in right:
+        table.columns[place].justify = "right"
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _changed(change: dict[str, Any]) -> str:
+    """A change as the registry keeps it, in a line."""
+    rest = {name: value for name, value in change.items() if name not in ("type", "appliance") or name == "wish"}
+    words = ", ".join(f"{name} {value}" for name, value in rest.items() if not isinstance(value, dict))
+    return f"{change.get('type', '?')} {words}".strip()[:200]
+
+
+def _listed(members: Sequence[Member]) -> str:
+    return ", ".join(member.id for member in members)
+
+
+def _who(given: str | None) -> str:
+    return given or getpass.getuser()
+
+
+def _bits(bps: float) -> str:
+    for unit, size in (("Tb/s", 1e12), ("Gb/s", 1e9), ("Mb/s", 1e6)):
+        if bps >= size:
+            return f"{bps / size:.1f} {unit}"
+    return f"{bps / 1e3:.0f} kb/s"
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago"
+
+
+def _print_json(told: Any) -> None:  # noqa: ANN401
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")

@@ -1,0 +1,146 @@
+"""What steering and appliances say, as far as the commands show it; and what follows from it. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from admin.errors import UsageError
+
+SERVING: Final = "serving"
+_RESTING: Final = ("draining", "drained", "disabled")
+_LEAST_ROOM: Final = 0.95
+"""Of what is left of a site, its load may take so much when appliances are drained."""
+
+
+class Member(Struct, frozen=True):
+    """One appliance as steering sees it (GET /v1/fleet)."""
+
+    id: str
+    site: str
+    url: str
+    wish: str
+    standing: str
+    heard: float | None = None
+    """Seconds since its last heartbeat."""
+    utilisation: float = 0.0
+    capacity_bps: float = 0.0
+    hit_ratio: float | None = None
+    clock_offset: float = 0.0
+    is_clock_off: bool = False
+
+    @property
+    def load_bps(self) -> float:
+        return self.utilisation * self.capacity_bps
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not well; empty if it is, or if it rests as it was told to."""
+        if self.standing == SERVING:
+            return "its clock is off" if self.is_clock_off else ""
+        if self.standing in _RESTING and self.wish != "serve":
+            return ""
+        return f"{self.standing}, heard {'never' if self.heard is None else f'{self.heard:.0f} s ago'}"
+
+
+class Fleet(Struct, frozen=True):
+    appliances: tuple[Member, ...]
+    panic_since: float | None = None
+
+
+class Place(Struct, frozen=True):
+    """A site of the inventory."""
+
+    id: str
+    operator: str
+    country: str | None = None
+
+
+class Box(Struct, frozen=True):
+    """An appliance of the inventory. `metrics` is its control listener, as host:port."""
+
+    id: str
+    site: str
+    metrics: str | None = None
+
+
+class Inventory(Struct, frozen=True):
+    version: int
+    site: tuple[Place, ...] = ()
+    appliance: tuple[Box, ...] = ()
+
+
+class SiteRow(Struct, frozen=True):
+    """A site with all of its appliances."""
+
+    id: str
+    operator: str
+    country: str | None
+    appliances: int
+    serving: int
+    capacity_bps: float
+    """Of those that serve."""
+    load_bps: float
+    troubles: tuple[str, ...]
+
+    @property
+    def utilisation(self) -> float | None:
+        return self.load_bps / self.capacity_bps if self.capacity_bps else None
+
+
+def sites_of(inventory: Inventory, fleet: Fleet) -> tuple[SiteRow, ...]:
+    """By id."""
+    members: dict[str, list[Member]] = {place.id: [] for place in inventory.site}
+    for member in fleet.appliances:
+        members.setdefault(member.site, []).append(member)
+    places = {place.id: place for place in inventory.site}
+    made = []
+    for name, own in sorted(members.items()):
+        serving = [member for member in own if member.standing == SERVING]
+        place = places.get(name, Place(name, "?"))
+        made.append(
+            SiteRow(
+                name,
+                place.operator,
+                place.country,
+                len(own),
+                len(serving),
+                sum(member.capacity_bps for member in serving),
+                sum(member.load_bps for member in own),
+                tuple(f"{member.id}: {member.trouble}" for member in own if member.trouble),
+            )
+        )
+    return tuple(made)
+
+
+def chosen(fleet: Fleet, names: Sequence[str], site: str | None = None) -> tuple[Member, ...]:
+    """Those appliances, or those of a site. Raises UsageError for one that there is not, and for none at all."""
+    if bool(names) == bool(site):
+        raise UsageError("say which: ids of appliances, or --site")
+    if site is not None:
+        found = tuple(member for member in fleet.appliances if member.site == site)
+        if not found:
+            raise UsageError(f"there is no appliance at {site!r}")
+        return found
+    known = {member.id: member for member in fleet.appliances}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"there is no appliance {unknown[0]!r}; oca-admin appliances lists them")
+    return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def overload_without(fleet: Fleet, leaving: Iterable[Member]) -> Mapping[str, float | None]:
+    """Sites whose load would be above 95 % of what is left when these go, with the share; None: nothing would be left
+    of a site that has viewers.
+    """
+    gone = {member.id for member in leaving}
+    found: dict[str, float | None] = {}
+    for site in sorted({member.site for member in fleet.appliances if member.id in gone}):
+        own = [member for member in fleet.appliances if member.site == site]
+        load = sum(member.load_bps for member in own)
+        left = sum(member.capacity_bps for member in own if member.standing == SERVING and member.id not in gone)
+        if load > 0 and left == 0:
+            found[site] = None
+        elif load > _LEAST_ROOM * left:
+            found[site] = load / left
+    return found

@@ -1,0 +1,107 @@
+"""What follows from what steering says of a fleet."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from admin.errors import UsageError
+from admin.fleet.known import Box, Fleet, Inventory, Member, Place, chosen, overload_without, sites_of
+
+
+def member(name, site="lis", standing="serving", full=0.5, capacity=100e9, **more):
+    return Member(
+        name, site, f"https://{name}.example", more.pop("wish", "serve"), standing, 1.0, full, capacity, 0.9, **more
+    )
+
+
+FLEET = Fleet((member("lis-1"), member("lis-2"), member("mad-1", "mad")))
+INVENTORY = Inventory(
+    1,
+    (Place("lis", "isp", "PT"), Place("mad", "ix", "ES"), Place("opo", "isp", "PT")),
+    (Box("lis-1", "lis"), Box("lis-2", "lis"), Box("mad-1", "mad")),
+)
+
+
+def test_sites_are_the_sum_of_their_appliances_and_empty_ones_are_shown():
+    lis, mad, opo = sites_of(INVENTORY, FLEET)
+    assert (lis.id, lis.operator, lis.country, lis.serving, lis.appliances) == ("lis", "isp", "PT", 2, 2)
+    assert (lis.load_bps, lis.capacity_bps, lis.utilisation) == (100e9, 200e9, 0.5)
+    assert (mad.appliances, mad.troubles) == (1, ())
+    assert (opo.appliances, opo.utilisation) == (0, None)
+
+
+def test_what_does_not_serve_has_no_capacity_and_is_named():
+    fleet = Fleet((member("lis-1"), member("lis-2", standing="lost")))
+    lis, *_ = sites_of(INVENTORY, fleet)
+    assert (lis.serving, lis.capacity_bps) == (1, 100e9)
+    assert lis.troubles == ("lis-2: lost, heard 1 s ago",)
+
+
+@pytest.mark.parametrize(
+    ("standing", "wish", "trouble"),
+    [
+        ("serving", "serve", ""),
+        ("drained", "drain", ""),
+        ("disabled", "disable", ""),
+        ("draining", "serve", "draining, heard 1 s ago"),
+        ("suspect", "serve", "suspect, heard 1 s ago"),
+        ("lost", "drain", "lost, heard 1 s ago"),
+    ],
+)
+def test_who_rests_as_it_was_told_to_is_well(standing, wish, trouble):
+    assert member("lis-1", standing=standing, wish=wish).trouble == trouble
+
+
+def test_a_clock_that_is_off_is_a_trouble_of_one_that_serves():
+    assert member("lis-1", is_clock_off=True).trouble == "its clock is off"
+
+
+def test_a_site_that_can_carry_its_load_with_one_less_may_be_drained():
+    assert overload_without(Fleet((member("lis-1", full=0.4), member("lis-2", full=0.4))), [member("lis-1")]) == {}
+
+
+def test_a_site_that_could_not_is_named_with_how_full_it_would_be():
+    fleet = Fleet((member("lis-1", full=0.6), member("lis-2", full=0.6)))
+    assert overload_without(fleet, [fleet.appliances[0]]) == {"lis": 1.2}
+
+
+def test_a_site_of_which_nothing_would_be_left_is_named_unless_nobody_watches():
+    alone = Fleet((member("mad-1", "mad"),))
+    assert overload_without(alone, alone.appliances) == {"mad": None}
+    idle = Fleet((member("mad-1", "mad", full=0.0),))
+    assert overload_without(idle, idle.appliances) == {}
+
+
+def test_who_does_not_serve_carries_nothing():
+    fleet = Fleet((member("lis-1"), member("lis-2", standing="suspect", full=0)))
+    assert overload_without(fleet, [fleet.appliances[0]]) == {"lis": None}
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1), st.booleans()), min_size=1, max_size=8))
+def test_more_that_leave_never_make_it_easier(rows):
+    made = [
+        member(f"x-{place}", site, "serving" if serves else "lost", full)
+        for place, (site, full, serves) in enumerate(rows)
+    ]
+    fleet = Fleet(tuple(made))
+    for count in range(len(made)):
+        assert set(overload_without(fleet, made[:count])) <= set(overload_without(fleet, made[: count + 1]))
+
+
+def test_appliances_are_chosen_by_id_or_by_site():
+    assert [one.id for one in chosen(FLEET, ["lis-2", "lis-1", "lis-2"])] == ["lis-2", "lis-1"]
+    assert [one.id for one in chosen(FLEET, [], "lis")] == ["lis-1", "lis-2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "site", "says"),
+    [
+        ([], None, "say which"),
+        (["lis-1"], "lis", "say which"),
+        (["lis-9"], None, "no appliance 'lis-9'"),
+        ([], "opo", "no appliance at 'opo'"),
+    ],
+)
+def test_nobody_is_chosen_by_mistake(names, site, says):
+    with pytest.raises(UsageError, match=says):
+        chosen(FLEET, names, site)

@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Callable
 from http import HTTPStatus
+from math import isfinite
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -19,9 +20,19 @@ from steering.answers.door import checked_path
 from steering.answers.questions import pathway
 from steering.bodies import answer, errors, message
 from steering.decisions import Ask, Decision, Way
-from steering.errors import InventoryError
-from steering.fleet import Fleet, Member
-from steering.inventory import APPLIANCE, OPERATOR, SITE, Change, PutAppliance, decode_change
+from steering.errors import Crowded, InventoryError
+from steering.fleet import FULLEST, Fleet, Member, fullness_without
+from steering.inventory import (
+    APPLIANCE,
+    OPERATOR,
+    SITE,
+    Change,
+    PlanMaintenance,
+    PutAppliance,
+    SetWish,
+    Wish,
+    decode_change,
+)
 from steering.ranking import Ranked
 from steering.registry.embedded import EmbeddedRegistry
 from steering.standing import Standing
@@ -40,6 +51,8 @@ class Order(Struct, forbid_unknown_fields=True):
     who: Annotated[str, Meta(min_length=1, max_length=100)]
     why: Reason
     changes: Annotated[tuple[msgspec.Raw, ...], Meta(min_length=1, max_length=100_000)]
+    force: bool = False
+    """Also if the rest of a site can't carry the load of those that go."""
 
 
 class TokenOrder(Struct, forbid_unknown_fields=True):
@@ -62,6 +75,7 @@ class Admin:
         clock: Callable[[], float],
         changed: Callable[[], None],
         readiness: Callable[[], list[str]],
+        expected: Callable[[str, float, float], float | None],
     ) -> None:
         self._registry = registry
         self._fleet = fleet
@@ -72,6 +86,8 @@ class Admin:
         """Called when the inventory has changed."""
         self._readiness = readiness
         """What is missing, in words; nothing if all is well."""
+        self._expected = expected
+        """What a site will carry in a span of time, in bits a second, if it can be told."""
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[errors])
@@ -143,6 +159,9 @@ class Admin:
             "site": entry.site,
             "url": entry.url,
             "wish": entry.wish,
+            "maintenance": entry.maintenance,
+            "resting": member.resting,
+            "put_off": None if member.put_off is None else _crowded(entry.site, member.put_off),
             "standing": member.standing,
             "since": member.since,
             "heard": None if member.heard_at is None else round(self._clock() - member.heard_at, 3),
@@ -186,9 +205,38 @@ class Admin:
                 changes.append(decode_change(bytes(raw)))
             except InventoryError as error:
                 raise web.HTTPBadRequest(text=f"changes[{number}]: {error}") from error
+        if not order.force and (crowded := self._crowded(changes)):
+            raise Crowded(f"nothing was changed: {crowded}; with force it is done all the same")
         inventory = await self._registry.change(*changes, who=order.who, why=order.why)
         self._changed()
         return answer({"version": inventory.version})
+
+    def _crowded(self, changes: list[Change]) -> str:
+        """What is said against taking appliances away: sites whose load the others could not carry. Empty: nothing."""
+        now = self._clock()
+        members = self._fleet.members
+        asked = [one for one in changes if isinstance(one, SetWish | PlanMaintenance) and one.appliance in members]
+        gone = {one.appliance for one in asked if isinstance(one, SetWish) and one.wish is not Wish.SERVE}
+        windows = [one for one in asked if isinstance(one, PlanMaintenance) and not one.forced and one.stop > now]
+        spans = [(max(one.start, now), one.stop, {one.appliance}) for one in windows]
+        if gone:
+            spans.append((now, now, gone))
+        words: dict[str, None] = {}
+        for start, stop, leaving in spans:
+            for site in sorted({members[name].entry.site for name in leaving}):
+                inside = self._fleet.at(site)
+                away = leaving | {other.appliance for other in windows if other.start < stop and start < other.stop}
+                away |= {
+                    member.entry.id
+                    for member in inside
+                    if any(window.overlaps(start, stop) for window in member.entry.maintenance)
+                }
+                load = self._expected(site, start, stop) if start > now else None
+                back = {member.entry.id for member in inside if member.resting and start > now}
+                full = fullness_without(inside, away, load, back)
+                if full > FULLEST:
+                    words[_crowded(site, full)] = None
+        return ", ".join(words)
 
     async def _new_token(self, request: web.Request) -> web.Response:
         """The token is in this answer and nowhere else: the registry keeps its SHA-256."""
@@ -218,6 +266,10 @@ class Admin:
             labels = {"appliance": name, "site": entry.site, "operator": site.operator, "country": site.country}
             groups.append({"targets": [address], "labels": labels})
         return answer(groups)
+
+
+def _crowded(site: str, full: float) -> str:
+    return f"{site} would be {full:.0%} full" if isfinite(full) else f"{site} has no other appliance for its viewers"
 
 
 def explained(decision: Decision) -> dict[str, Any]:

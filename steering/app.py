@@ -46,12 +46,13 @@ from steering.pulse import Pulse
 from steering.registry.embedded import EmbeddedRegistry
 from steering.settings import Settings
 from steering.signer import Signer
-from steering.snapshot import recall, save
+from steering.snapshot import recall, recall_week, save, save_week
 from steering.standing import Standing
 from steering.topology.databases import Database, Kind, watch
 from steering.topology.locator import Locator
 from steering.topology.prefixes import Announced
 from steering.viewer_keys import ViewerKeys
+from steering.week import Week
 from wire.toml import host_and_port
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,17 @@ class Steering:
         self._door = door
         self._public = Public(settings.listen.base_url, self.desk, door, questions, self._player)
         self._hearing = Hearing(self.fleet, self._announcements, time.time, self._turned, self._signer)
-        self._admin = Admin(registry, self.fleet, self.desk, self.metrics, time.time, self.take_inventory, self.missing)
+        self.week = Week()
+        self._admin = Admin(
+            registry,
+            self.fleet,
+            self.desk,
+            self.metrics,
+            time.time,
+            self.take_inventory,
+            self.missing,
+            self.week.expected,
+        )
         self.metrics.register(FleetMetrics(self.fleet, self._gauges()))
         self.metrics.register(
             ReasonMetrics(
@@ -188,6 +199,7 @@ class Steering:
         if view is not None:
             known = self.fleet.restore(view.members, time.time())
             log.info("a view of %d appliances, %.0f s old, is believed", known, time.time() - view.saved_at)
+        await recall_week(self._state_dir / "week", self.week, self.fleet.inventory.sites)
         if self._viewer_keys is not None:
             await self._viewer_keys.prepare()
         self.decider.prepare()
@@ -359,10 +371,12 @@ class Steering:
     async def _snapshots(self) -> None:
         while True:
             await asyncio.sleep(_SNAPSHOT)
+            self.week.note(self.fleet.loads(), time.time())
             await self._save()
 
     async def _save(self) -> None:
         await save(self._state_dir / "view", tuple(self.fleet.states()), time.time())
+        await save_week(self._state_dir / "week", self.week)
 
     def _turned(self, turns: list[Turn]) -> None:
         if turns and self._chooser is not None:
@@ -402,6 +416,10 @@ class Steering:
             "oca_steering_loiterers_total": (
                 "Connections closed since no request came in time.",
                 lambda: sum(loiterers.closed for loiterers, _ in self._loiterers),
+            ),
+            "oca_steering_maintenance_put_off": (
+                "Appliances whose maintenance waits until the rest of their site can carry its load.",
+                lambda: sum(member.put_off is not None for member in self.fleet.members.values()),
             ),
             "oca_steering_sites": ("Sites in the inventory.", lambda: len(self.fleet.inventory.sites)),
             "oca_steering_inventory_version": (

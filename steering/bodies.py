@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import hdrs, web
 
-from steering.errors import InventoryError, RegistryError, SteeringError, Unrecognised
+from steering.errors import Crowded, InventoryError, RegistryError, SteeringError, Unrecognised
 from wire.codec import WireError, decode
 from wire.steer import Problem
 
@@ -65,7 +65,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if hdrs.WWW_AUTHENTICATE in error.headers:
             said.headers[hdrs.WWW_AUTHENTICATE] = error.headers[hdrs.WWW_AUTHENTICATE]
         return said
-    except InventoryError as error:
+    except (InventoryError, Crowded) as error:
         return answer(Problem(error=str(error)), HTTPStatus.CONFLICT)
     except Unrecognised as error:
         return answer(Problem(error=str(error)), HTTPStatus.FORBIDDEN)

@@ -13,6 +13,10 @@ class InventoryError(SteeringError):
     """A change that the inventory refuses: what was wrong, and what is allowed."""
 
 
+class Crowded(SteeringError):
+    """Appliances would go whose viewers the rest of their site can't carry."""
+
+
 class RegistryError(SteeringError):
     """The registry could not read or keep something; what was decided before stands."""
 

@@ -10,7 +10,7 @@ there carries a part of what was sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from enum import StrEnum
 from typing import Final
 
@@ -58,6 +58,8 @@ _MOST_REFUGES: Final = 8
 """Sites among which the players of one that is gone are spread."""
 _NO_ROOM: Final = 1e-6
 """Gbit/s: sums to which was added what was taken off again."""
+FULLEST: Final = 0.95
+"""How full the rest of a site may become when some of it goes: above that, steering moves players away."""
 _MOST_RENDITIONS: Final = 32
 """Of a title, looked up in holdings for one decision."""
 
@@ -68,6 +70,7 @@ class Why(StrEnum):
     HEARTBEAT = "heartbeat"
     SILENCE = "silence"
     ORDER = "order"
+    MAINTENANCE = "maintenance"
     SNAPSHOT = "snapshot"
 
 
@@ -122,7 +125,9 @@ class Member:
         "is_live",
         "mix",
         "prefixes_version",
+        "put_off",
         "reported",
+        "resting",
         "since",
         "standing",
         "steady",
@@ -161,6 +166,15 @@ class Member:
         self.holdings_boot = ""
         self.holdings_version = 0
         self.prefixes_version = 0
+        self.resting = False
+        """Drained by a window of maintenance that has begun."""
+        self.put_off: float | None = None
+        """Of a window that should have begun and has not: how full the rest of the site would be."""
+
+    @property
+    def wish(self) -> Wish:
+        """What the operator wants of it now."""
+        return Wish.DRAIN if self.resting and self.entry.wish is Wish.SERVE else self.entry.wish
 
     @property
     def bar(self) -> Bar | None:
@@ -211,6 +225,27 @@ class Member:
         self.utilisation = max(self.reported + self.assigned_bps / self.capacity_bps, floor)
 
 
+def fullness_without(
+    members: Iterable[Member], leaving: Container[str], load: float | None = None, back: Container[str] = ()
+) -> float:
+    """How full those of a site would be who serve on when others go: their share of its load, in bits a second, which
+    is that of now unless it is given. `back`: who rests now and will serve then. Infinite if nobody would be left; 0.0
+    if nothing would change.
+    """
+    carried = going = left = 0.0
+    for member in members:
+        carried += member.utilisation * member.capacity_bps
+        if member.standing is Standing.SERVING or member.entry.id in back:
+            if member.entry.id in leaving:
+                going += member.capacity_bps
+            else:
+                left += member.capacity_bps
+    load = carried if load is None else load
+    if not going or not load:
+        return 0.0
+    return load / left if left else math.inf
+
+
 class _Room:
     """What those of a site that serve carry, and could carry yet below `limit` of their load, in Gbit/s. Worked out
     once: a decision looks at several sites, and their members are far apart in memory.
@@ -244,6 +279,8 @@ class Fleet:
         self.members: dict[str, Member] = {}
         self._of_site: dict[str, tuple[Member, ...]] = {}
         self._site_mixes: dict[str, int] = {}
+        self._planned: tuple[Member, ...] = ()
+        """Those with windows of maintenance."""
         self._rooms: dict[str, _Room] = {}
         """Of sites of which nothing was heard since, and whose members changed by what was assigned only."""
         self.panic_since: float | None = None
@@ -263,17 +300,21 @@ class Fleet:
                 member = Member(entry, mixed(mixed_name(name) ^ self._seed), now)
             elif member.entry is not entry:
                 is_order = member.entry.wish is not entry.wish
+                is_back = is_order and entry.wish is Wish.SERVE
                 member.entry = entry
                 if member.heartbeat is not None:
                     member.capacity_bps = _capacity(entry, member.heartbeat)
                     member.reported = _utilisation(member.heartbeat, member)
                 if is_order:
-                    turns += self._turn(member, self._signal(member, now), Why.ORDER, entry.wish, now)
+                    turns += self._turn(member, self._signal(member, now, is_back=is_back), Why.ORDER, entry.wish, now)
                 member.carries()
                 self._weigh(member, now)
             members[name] = member
             of_site[entry.site].append(member)
         self.members = members
+        self._planned = tuple(
+            member for member in members.values() if member.entry.maintenance or member.resting or member.put_off
+        )
         self._of_site = {name: tuple(inside) for name, inside in of_site.items()}
         self._site_mixes = {name: mixed(mixed_name(name) ^ self._seed) for name in of_site}
         self._rooms.clear()
@@ -349,7 +390,36 @@ class Fleet:
             room.count(member, 1.0)
 
     def tick(self, now: float) -> list[Turn]:
-        """Once a second: silence is noticed, and slow starts proceed."""
+        """Once a second: maintenance begins and ends, silence is noticed, and slow starts proceed."""
+        return [*self._rests(now), *self._silences(now)]
+
+    def loads(self) -> dict[str, float]:
+        """What each site carries now, in bits a second."""
+        return {
+            site: sum(member.utilisation * member.capacity_bps for member in inside)
+            for site, inside in self._of_site.items()
+        }
+
+    def _rests(self, now: float) -> list[Turn]:
+        turns = []
+        for member in self._planned:
+            due = [window for window in member.entry.maintenance if window.start <= now < window.stop]
+            if due and not member.resting:
+                full = fullness_without(self.at(member.entry.site), {member.entry.id})
+                if full > FULLEST and not any(window.forced for window in due):
+                    member.put_off = full
+                    continue
+            if member.resting == bool(due):
+                if not due:
+                    member.put_off = None
+                continue
+            member.resting, member.put_off = bool(due), None
+            detail = "it begins" if due else "it is over"
+            signal = self._signal(member, now, is_back=not due)
+            turns += self._turn(member, signal, Why.MAINTENANCE, detail, now)
+        return turns
+
+    def _silences(self, now: float) -> list[Turn]:
         patience = self._patience
         since = self._heard_again_at
         overdue = []
@@ -515,7 +585,10 @@ class Fleet:
             if member is None or member.is_live:
                 continue
             known += 1
-            member.standing = _restored(state.standing, member.entry.wish)
+            # Who rests already is not looked at anew: its site carries the load without it.
+            rests = state.standing in {Standing.DRAINING, Standing.DRAINED}
+            member.resting = rests and any(one.start <= now < one.stop for one in member.entry.maintenance)
+            member.standing = _restored(state.standing, member.wish)
             member.since = min(state.since, now)
             member.heard_at = now
             member.reported = min(max(state.utilisation, 0.0), 1.0)
@@ -568,17 +641,19 @@ class Fleet:
         else:
             member.cpu += (heartbeat.cpu - member.cpu) * (1.0 - math.exp(-passed / _CALM))
 
-    def _signal(self, member: Member, now: float) -> Signal | None:
-        """The weightiest word about this appliance. None if there is none."""
-        wish = member.entry.wish
+    def _signal(self, member: Member, now: float, *, is_back: bool = False) -> Signal | None:
+        """The weightiest word about this appliance. None if there is none. `is_back`: an order to rest is over."""
+        wish = member.wish
         if wish is Wish.DISABLE:
             return Signal.BANNED
         heartbeat = member.heartbeat
         patience = self._patience
         if heartbeat is None or member.heard_at is None:
+            if is_back and member.standing is Standing.DRAINED and wish is Wish.SERVE:
+                return Signal.MISSED
             return Signal.SILENT if member.standing is Standing.DISABLED else None
         if now - member.heard_at > patience.silent_after and self.panic_since is None:
-            return Signal.SILENT
+            return Signal.MISSED if is_back and wish is Wish.SERVE else Signal.SILENT
         if wish is Wish.DRAIN or heartbeat.draining:
             return Signal.EMPTY if heartbeat.connections == 0 else Signal.LEAVING
         if not heartbeat.ready or heartbeat.health < patience.least_health:
@@ -589,7 +664,7 @@ class Fleet:
         heartbeat = member.heartbeat
         assert heartbeat is not None
         return HeartbeatAnswer(
-            drain=member.entry.wish is not Wish.SERVE,
+            drain=member.wish is not Wish.SERVE,
             wants_holdings=(member.holdings_boot, member.holdings_version)
             != (heartbeat.boot, heartbeat.holdings_version)
             and heartbeat.holdings_version > 0,

@@ -7,6 +7,7 @@ undisturbed. Entries that stand in the inventory file can be changed there only:
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Final, TypeVar, cast
@@ -27,6 +28,9 @@ EntryT = TypeVar("EntryT")
 
 _NETWORKS: Final = 100_000
 """Prefixes of one site or operator, at most."""
+_WINDOWS: Final = 50
+"""That are planned for one appliance, at most."""
+_LONGEST_WINDOW: Final = 31 * 86400.0
 
 
 class Serves(StrEnum):
@@ -55,6 +59,18 @@ class Source(StrEnum):
 
     FILE = "file"
     API = "api"
+
+
+class Window(Struct, frozen=True, forbid_unknown_fields=True):
+    """From when until when, in seconds since 1970, an appliance shall be drained. It serves again by itself."""
+
+    start: float
+    stop: float
+    forced: bool = False
+    """Also if the rest of its site can't carry the load. Else it begins once that can."""
+
+    def overlaps(self, start: float, stop: float) -> bool:
+        return self.start < stop and start < self.stop
 
 
 class Operator(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,6 +128,8 @@ class Appliance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """host:port of its fill agent, that Prometheus scrapes."""
     wish: Wish = Wish.SERVE
     """Of one that is new. After that only `SetWish` changes it, whoever puts the rest anew."""
+    maintenance: Annotated[tuple[Window, ...], Meta(max_length=_WINDOWS)] = ()
+    """Planned; by start. `PlanMaintenance` and `CancelMaintenance` change it, and nothing else."""
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
@@ -150,6 +168,22 @@ class SetWish(Struct, frozen=True, tag="set-wish", forbid_unknown_fields=True):
     wish: Wish
 
 
+class PlanMaintenance(Struct, frozen=True, tag="plan-maintenance", forbid_unknown_fields=True):
+    """One more window; in place of one that begins at the same moment. Allowed for entries of the file too."""
+
+    appliance: Id
+    start: float
+    stop: float
+    forced: bool = False
+
+
+class CancelMaintenance(Struct, frozen=True, tag="cancel-maintenance", forbid_unknown_fields=True):
+    """Without the window that begins then; None: without any. One under way ends at once."""
+
+    appliance: Id
+    start: float | None = None
+
+
 class RemoveOperator(Struct, frozen=True, tag="remove-operator", forbid_unknown_fields=True):
     id: Id
 
@@ -164,7 +198,9 @@ class RemoveAppliance(Struct, frozen=True, tag="remove-appliance", forbid_unknow
 
 Put = PutOperator | PutSite | PutAppliance
 Remove = RemoveOperator | RemoveSite | RemoveAppliance
-Change = Put | Remove | SetWish
+Order = SetWish | PlanMaintenance | CancelMaintenance
+"""What may be said of entries of the file too: how an appliance works now is not declared, but ordered."""
+Change = Put | Remove | Order
 
 OPERATOR: Final = "operator"
 SITE: Final = "site"
@@ -174,6 +210,8 @@ _KIND: Final[dict[type, str]] = {
     PutSite: SITE,
     PutAppliance: APPLIANCE,
     SetWish: APPLIANCE,
+    PlanMaintenance: APPLIANCE,
+    CancelMaintenance: APPLIANCE,
     RemoveOperator: OPERATOR,
     RemoveSite: SITE,
     RemoveAppliance: APPLIANCE,
@@ -185,18 +223,18 @@ def subject(change: Change) -> tuple[str, str]:
     match change:
         case PutOperator(entry) | PutSite(entry) | PutAppliance(entry):
             name = entry.id
-        case SetWish(name):
+        case SetWish(name) | PlanMaintenance(name) | CancelMaintenance(name):
             pass
         case RemoveOperator(name) | RemoveSite(name) | RemoveAppliance(name):
             pass
     return _KIND[type(change)], name
 
 
-def apply(inventory: Inventory, *changes: Change, source: Source = Source.API) -> Inventory:
+def apply(inventory: Inventory, *changes: Change, source: Source = Source.API, now: float = 0.0) -> Inventory:
     """The inventory after all of the changes together. Raises `InventoryError` for one that can't be, and then nothing
-    has changed.
+    has changed. `now`: before that moment no maintenance is planned, and what ended is forgotten with the next plan.
     """
-    draft = _Draft(inventory, source)
+    draft = _Draft(inventory, source, now)
     for change in changes:
         draft.apply(change)
     return draft.done()
@@ -205,7 +243,8 @@ def apply(inventory: Inventory, *changes: Change, source: Source = Source.API) -
 class _Draft:
     """An inventory while it is changed: twenty thousand entries are copied once, and looked through once at the end."""
 
-    def __init__(self, inventory: Inventory, source: Source) -> None:
+    def __init__(self, inventory: Inventory, source: Source, now: float) -> None:
+        self._now = now
         self._version = inventory.version
         self._source = source
         self._operators = dict(inventory.operators)
@@ -216,7 +255,7 @@ class _Draft:
 
     def apply(self, change: Change) -> None:
         about = subject(change)
-        if self._source is Source.API and about in self._from_file and not isinstance(change, SetWish):
+        if self._source is Source.API and about in self._from_file and not isinstance(change, Order):
             raise InventoryError(f"{about[0]} {about[1]} is declared in the inventory file; change it there")
         self._touched.add(about)
         match change:
@@ -226,14 +265,22 @@ class _Draft:
                 self._sites[site.id] = site
             case PutAppliance(appliance):
                 _check_appliance(appliance)
-                if (known := self._appliances.get(appliance.id)) is not None:
-                    # A drained box stays drained when somebody mends its address.
-                    appliance = msgspec.structs.replace(appliance, wish=known.wish)
-                self._appliances[appliance.id] = appliance
+                known = self._appliances.get(appliance.id)
+                # A drained box stays drained when somebody mends its address.
+                wish, windows = (appliance.wish, ()) if known is None else (known.wish, known.maintenance)
+                self._appliances[appliance.id] = msgspec.structs.replace(appliance, wish=wish, maintenance=windows)
             case SetWish(name, wish):
-                if name not in self._appliances:
-                    raise InventoryError(f"there is no appliance {name!r}")
-                self._appliances[name] = msgspec.structs.replace(self._appliances[name], wish=wish)
+                self._appliances[name] = msgspec.structs.replace(self._known(name), wish=wish)
+            case PlanMaintenance(name):
+                entry = self._known(name)
+                windows = _planned(entry, change, self._now)
+                self._appliances[name] = msgspec.structs.replace(entry, maintenance=windows)
+            case CancelMaintenance(name, start):
+                entry = self._known(name)
+                windows = () if start is None else tuple(one for one in entry.maintenance if one.start != start)
+                if len(windows) == len(entry.maintenance):
+                    raise InventoryError(f"appliance {name}: no such maintenance is planned")
+                self._appliances[name] = msgspec.structs.replace(entry, maintenance=windows)
             case RemoveOperator(name):
                 _remove(name, OPERATOR, self._operators)
             case RemoveSite(name):
@@ -244,6 +291,11 @@ class _Draft:
             self._from_file.add(about)
         elif isinstance(change, Remove):
             self._from_file.discard(about)
+
+    def _known(self, name: str) -> Appliance:
+        if name not in self._appliances:
+            raise InventoryError(f"there is no appliance {name!r}")
+        return self._appliances[name]
 
     def done(self) -> Inventory:
         """Raises `InventoryError` if an entry names one that is not there, or a prefix that its operator may not."""
@@ -334,6 +386,21 @@ def _check_appliance(appliance: Appliance) -> None:
             host_and_port(address)
         except ValueError as error:
             raise InventoryError(f"{where}: {name}: {address!r} is not host:port") from error
+
+
+def _planned(entry: Appliance, plan: PlanMaintenance, now: float) -> tuple[Window, ...]:
+    """Its windows with the new one. Raises `InventoryError` for one that can't be."""
+    where = f"appliance {entry.id}: maintenance"
+    if not (math.isfinite(plan.start) and 0 < plan.stop - plan.start <= _LONGEST_WINDOW):
+        raise InventoryError(
+            f"{where} has to end after it begins, and to last {_LONGEST_WINDOW / 86400:.0f} days at most"
+        )
+    if plan.stop <= now:
+        raise InventoryError(f"{where} would be over already: it ended {now - plan.stop:.0f} s ago")
+    kept = [window for window in entry.maintenance if window.stop > now and window.start != plan.start]
+    if len(kept) >= _WINDOWS:
+        raise InventoryError(f"{where} is planned {_WINDOWS} times already; cancel one first")
+    return tuple(sorted((*kept, Window(plan.start, plan.stop, plan.forced)), key=lambda window: window.start))
 
 
 def _remove(name: str, kind: str, entries: dict[str, EntryT]) -> None:
@@ -428,7 +495,7 @@ def reconciled(inventory: Inventory, declared: InventoryFile, path: str) -> tupl
             about = (kind, entry.id)
             as_kept = known.get(entry.id)
             if isinstance(entry, Appliance) and isinstance(as_kept, Appliance):
-                as_kept = msgspec.structs.replace(as_kept, wish=entry.wish)
+                as_kept = msgspec.structs.replace(as_kept, wish=entry.wish, maintenance=entry.maintenance)
             if as_kept == entry and about in inventory.from_file:
                 continue
             put.append(_put(entry))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from steering.fleet import MemberState
+from steering.week import Week
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +38,28 @@ async def save(path: Path, members: tuple[MemberState, ...], now: float) -> None
         log.warning("the snapshot of the fleet can't be written to %s: %s", path, error.strerror)
 
 
+async def save_week(path: Path, week: Week) -> None:
+    """Likewise."""
+    try:
+        await asyncio.to_thread(_write, path, week.packed())
+    except OSError as error:
+        log.warning("what sites carried can't be written to %s: %s", path, error.strerror)
+
+
+async def recall_week(path: Path, week: Week, sites: Iterable[str]) -> None:
+    """What was saved last, if it can be used."""
+    try:
+        week.unpack(await asyncio.to_thread(_read, path), sites)
+    except FileNotFoundError:
+        pass
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("what sites carried, at %s, can't be used: %s", path, error)
+
+
 async def recall(path: Path) -> View | None:
     """What was saved last; None if there is nothing that can be used."""
     try:
-        view = await asyncio.to_thread(_read, path)
+        view = msgspec.msgpack.decode(await asyncio.to_thread(_read, path), type=View)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
@@ -57,6 +77,6 @@ def _write(path: Path, packed: bytes) -> None:
     new.replace(path)
 
 
-def _read(path: Path) -> View:
+def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        return msgspec.msgpack.decode(file.read(_MOST_BYTES), type=View)
+        return file.read(_MOST_BYTES)

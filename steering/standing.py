@@ -47,42 +47,51 @@ class Signal(StrEnum):
     """So long that it must be believed gone."""
     BANNED = "banned"
     """The operator wants it disabled."""
+    MISSED = "missed"
+    """Silent, and the order to rest is over: it should be back."""
 
 
 _S = Standing
-_WELL, _STEADY, _UNWELL, _LEAVING, _EMPTY, _QUIET, _SILENT, _BANNED = Signal
+_WELL, _STEADY, _UNWELL, _LEAVING, _EMPTY, _QUIET, _SILENT, _BANNED, _MISSED = Signal
 
 TRANSITIONS: Final[dict[Standing, dict[Signal, Standing]]] = {
     _S.JOINING: {
         _WELL: _S.JOINING, _STEADY: _S.SERVING, _UNWELL: _S.JOINING, _LEAVING: _S.DRAINING,
         _EMPTY: _S.DRAINED, _QUIET: _S.JOINING, _SILENT: _S.LOST, _BANNED: _S.DISABLED,
+        _MISSED: _S.LOST,
     },
     _S.SERVING: {
         _WELL: _S.SERVING, _STEADY: _S.SERVING, _UNWELL: _S.SUSPECT, _LEAVING: _S.DRAINING,
         _EMPTY: _S.DRAINED, _QUIET: _S.SUSPECT, _SILENT: _S.LOST, _BANNED: _S.DISABLED,
+        _MISSED: _S.LOST,
     },
     # One lucky packet is not health: suspicion ends by joining anew.
     _S.SUSPECT: {
         _WELL: _S.JOINING, _STEADY: _S.JOINING, _UNWELL: _S.SUSPECT, _LEAVING: _S.DRAINING,
         _EMPTY: _S.DRAINED, _QUIET: _S.SUSPECT, _SILENT: _S.LOST, _BANNED: _S.DISABLED,
+        _MISSED: _S.LOST,
     },
     _S.LOST: {
         _WELL: _S.JOINING, _STEADY: _S.JOINING, _UNWELL: _S.SUSPECT, _LEAVING: _S.DRAINING,
         _EMPTY: _S.DRAINED, _QUIET: _S.LOST, _SILENT: _S.LOST, _BANNED: _S.DISABLED,
+        _MISSED: _S.LOST,
     },
     _S.DRAINING: {
         _WELL: _S.JOINING, _STEADY: _S.JOINING, _UNWELL: _S.SUSPECT, _LEAVING: _S.DRAINING,
         _EMPTY: _S.DRAINED, _QUIET: _S.DRAINING, _SILENT: _S.LOST, _BANNED: _S.DISABLED,
+        _MISSED: _S.LOST,
     },
     # Drained and then silent is what was wanted: somebody switched it off.
     _S.DRAINED: {
         _WELL: _S.JOINING, _STEADY: _S.JOINING, _UNWELL: _S.SUSPECT, _LEAVING: _S.DRAINING,
         _EMPTY: _S.DRAINED, _QUIET: _S.DRAINED, _SILENT: _S.DRAINED, _BANNED: _S.DISABLED,
+        _MISSED: _S.LOST,
     },
     # Any other word than BANNED means that the ban is lifted.
     _S.DISABLED: {
         _WELL: _S.JOINING, _STEADY: _S.JOINING, _UNWELL: _S.SUSPECT, _LEAVING: _S.DRAINING,
         _EMPTY: _S.DRAINED, _QUIET: _S.JOINING, _SILENT: _S.LOST, _BANNED: _S.DISABLED,
+        _MISSED: _S.LOST,
     },
 }  # fmt: skip
 

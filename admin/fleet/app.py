@@ -1,47 +1,44 @@
 """The commands for a fleet: argv in, tables or JSON out."""
 
-import asyncio
-import getpass
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 
 from admin.errors import UsageError
-from admin.fleet.asking import Desk, FleetError, desk
-from admin.fleet.known import Fleet, Inventory, Member, chosen, overload_without, sites_of
+from admin.fleet import maintenance
+from admin.fleet.asking import Desk, FleetError
+from admin.fleet.known import Fleet, Inventory, Member, chosen, sites_of
+from admin.fleet.showing import (
+    CODES,
+    INTERRUPTED,
+    AsJson,
+    Force,
+    Names,
+    Site,
+    Steering,
+    Watch,
+    Who,
+    Why,
+    ago,
+    bits,
+    login,
+    print_json,
+    run,
+    show,
+    table,
+)
 from admin.progress import Silence, watcher
 from admin.reporting import reported
 
-_CODES: Final = (
-    "Exit codes: 0 done; 1 something is not well, or not all appliances did it; 2 an argument can't be used; 7 steering"
-    " or the appliance did not answer, or refused."
-)
-_INTERRUPTED: Final = "interrupted"
-_PAUSE: Final = 2.0
-
-ValueT = TypeVar("ValueT")
-
-Steering = Annotated[
-    str | None,
-    typer.Option("--steering", envvar="OCA_STEERING", metavar="URL", help="Where operators ask: http://host:9146."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Show it anew every two seconds, until Ctrl-C.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="ID...", help="Appliances.")]
-Site = Annotated[str | None, typer.Option("--site", metavar="ID", help="All appliances of this site.")]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept with the change, for whoever asks later.")]
-Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Who you are. Default: your login.")]
-
 
 def add_commands(app: typer.Typer) -> None:
+    app.add_typer(maintenance.app, name="maintenance")
     for name, command in (
         ("status", status_command),
         ("sites", sites_command),
@@ -54,7 +51,7 @@ def add_commands(app: typer.Typer) -> None:
         ("prefetch", prefetch_command),
         ("devices", devices_command),
     ):
-        app.command(name=name, epilog=_CODES)(command)
+        app.command(name=name, epilog=CODES)(command)
 
 
 def status_command(*, steering: Steering = None, json: AsJson = False, watch: Watch = False) -> None:
@@ -83,18 +80,18 @@ def status_command(*, steering: Steering = None, json: AsJson = False, watch: Wa
         lines = [
             f"{len(fleet.appliances)} appliances at {len(rows)} sites: "
             + (", ".join(f"{count} {name}" for name, count in sorted(standing.items())) or "none"),
-            f"{_bits(load)} to viewers of {_bits(capacity)}" + (f" ({load / capacity:.0%})" if capacity else ""),
+            f"{bits(load)} to viewers of {bits(capacity)}" + (f" ({load / capacity:.0%})" if capacity else ""),
         ]
         if fleet.panic_since is not None:
             lines.append(
-                f"much fell silent at once {_ago(time.time() - fleet.panic_since)}: steering does not believe it"
+                f"much fell silent at once {ago(time.time() - fleet.panic_since)}: steering does not believe it"
             )
         shown: list[RenderableType] = ["\n".join(map(escape, lines))]
         if troubles:
-            shown.append(_table(("site", "not well"), troubles))
+            shown.append(table(("site", "not well"), troubles))
         return Group(*shown), told
 
-    _show("status", steering, look, as_json=json, again=watch)
+    show("status", steering, look, as_json=json, again=watch)
     if ill:
         raise typer.Exit(1)
 
@@ -104,7 +101,7 @@ def sites_command(*, steering: Steering = None, json: AsJson = False, watch: Wat
 
     async def look(at: Desk) -> tuple[RenderableType, Any]:
         rows = sites_of(await at.inventory(), await at.fleet())
-        table = _table(
+        shown = table(
             ("site", "operator", "country", "serving", "load", "capacity", "full", "not well"),
             [
                 (
@@ -112,8 +109,8 @@ def sites_command(*, steering: Steering = None, json: AsJson = False, watch: Wat
                     row.operator,
                     row.country or "-",
                     f"{row.serving} of {row.appliances}",
-                    _bits(row.load_bps),
-                    _bits(row.capacity_bps),
+                    bits(row.load_bps),
+                    bits(row.capacity_bps),
                     "-" if row.utilisation is None else f"{row.utilisation:.0%}",
                     "; ".join(row.troubles),
                 )
@@ -121,9 +118,9 @@ def sites_command(*, steering: Steering = None, json: AsJson = False, watch: Wat
             ],
             right=(3, 4, 5, 6),
         )
-        return table, [msgspec.to_builtins(row) | {"utilisation": row.utilisation} for row in rows]
+        return shown, [msgspec.to_builtins(row) | {"utilisation": row.utilisation} for row in rows]
 
-    _show("sites", steering, look, as_json=json, again=watch)
+    show("sites", steering, look, as_json=json, again=watch)
 
 
 def appliances_command(
@@ -140,7 +137,7 @@ def appliances_command(
     async def look(at: Desk) -> tuple[RenderableType, Any]:
         fleet = await at.read("/v1/fleet", Fleet, query)
         members = sorted(fleet.appliances, key=lambda member: (member.site, member.id))
-        table = _table(
+        shown = table(
             ("appliance", "site", "standing", "wish", "heard", "load", "full", "hits", "clock"),
             [
                 (
@@ -149,7 +146,7 @@ def appliances_command(
                     member.standing,
                     member.wish,
                     "never" if member.heard is None else f"{member.heard:.1f} s",
-                    _bits(member.load_bps),
+                    bits(member.load_bps),
                     f"{member.utilisation:.0%}",
                     "-" if member.hit_ratio is None else f"{member.hit_ratio:.0%}",
                     f"{member.clock_offset:+.1f} s" if member.is_clock_off else "",
@@ -158,9 +155,9 @@ def appliances_command(
             ],
             right=(4, 5, 6, 7),
         )
-        return table, [msgspec.to_builtins(member) for member in members]
+        return shown, [msgspec.to_builtins(member) for member in members]
 
-    _show("appliances", steering, look, as_json=json, again=watch)
+    show("appliances", steering, look, as_json=json, again=watch)
 
 
 def explain_command(
@@ -190,13 +187,13 @@ def explain_command(
         answered = ", ".join(place["id"] for place in told["answer"]) or "nobody"
         shown: list[RenderableType] = [
             escape(f"{told['reason']} ({told['fallback']}): {answered}"),
-            _table(("ranked", "site", "by", "cost ms", "rtt", "fetch", "load", "full"), ranked, right=(3, 4, 5, 6, 7)),
+            table(("ranked", "site", "by", "cost ms", "rtt", "fetch", "load", "full"), ranked, right=(3, 4, 5, 6, 7)),
         ]
         if rejected:
-            shown.append(_table(("left out", "site", "by", "why"), rejected))
+            shown.append(table(("left out", "site", "by", "why"), rejected))
         return Group(*shown), told
 
-    _show("explain", steering, look, as_json=json)
+    show("explain", steering, look, as_json=json)
 
 
 def drain_command(
@@ -206,7 +203,7 @@ def drain_command(
     site: Site = None,
     steering: Steering = None,
     who: Who = None,
-    force: Annotated[bool, typer.Option("--force", help="Also if the rest of the site can't carry the load.")] = False,
+    force: Force = False,
 ) -> None:
     """Send no new viewers to these appliances, and have those that are there leave.
 
@@ -214,22 +211,12 @@ def drain_command(
     """
 
     async def act(at: Desk) -> str:
-        fleet = await at.fleet()
-        members = chosen(fleet, names or (), site)
-        full = overload_without(fleet, members)
-        if full and not force:
-            which = ", ".join(
-                f"{name} has no other appliance for its viewers"
-                if share is None
-                else f"{name} would be {share:.0%} full"
-                for name, share in full.items()
-            )
-            raise UsageError(f"nothing was drained: {which}; --force does it all the same")
-        await at.wish([member.id for member in members], "drain", _who(who), why)
+        members = chosen(await at.fleet(), names or (), site)
+        await at.wish([member.id for member in members], "drain", login(who), why, force=force)
         return _listed(members)
 
-    with reported("drain", interrupted=_INTERRUPTED):
-        watcher().say(f"draining: {_run(steering, act)}")
+    with reported("drain", interrupted=INTERRUPTED):
+        watcher().say(f"draining: {run(steering, act)}")
 
 
 def resume_command(
@@ -239,11 +226,11 @@ def resume_command(
 
     async def act(at: Desk) -> str:
         members = chosen(await at.fleet(), names or (), site)
-        await at.wish([member.id for member in members], "serve", _who(who), why)
+        await at.wish([member.id for member in members], "serve", login(who), why)
         return _listed(members)
 
-    with reported("resume", interrupted=_INTERRUPTED):
-        watcher().say(f"serving again, as soon as they are well: {_run(steering, act)}")
+    with reported("resume", interrupted=INTERRUPTED):
+        watcher().say(f"serving again, as soon as they are well: {run(steering, act)}")
 
 
 def changes_command(
@@ -266,9 +253,9 @@ def changes_command(
             )
             for one in told
         ]
-        return _table(("UTC", "who", "of", "change", "why"), rows), told
+        return table(("UTC", "who", "of", "change", "why"), rows), told
 
-    _show("changes", steering, look, as_json=json)
+    show("changes", steering, look, as_json=json)
 
 
 def purge_command(
@@ -321,9 +308,9 @@ def devices_command(
             )
             for one in told["devices"]
         ]
-        return _table(("device", "tier", "standing", "why", "used", "of"), rows, right=(4, 5)), told["devices"]
+        return table(("device", "tier", "standing", "why", "used", "of"), rows, right=(4, 5)), told["devices"]
 
-    _show("devices", steering, look, as_json=json)
+    show("devices", steering, look, as_json=json)
 
 
 # --- How they are told ---
@@ -349,14 +336,14 @@ def _tell_fleet(
             step.note(f"{len(answers) - failed} of {len(answers)} appliances")
         return answers
 
-    with reported(command, interrupted=_INTERRUPTED):
-        answers = _run(steering, act)
+    with reported(command, interrupted=INTERRUPTED):
+        answers = run(steering, act)
     failed = {name: str(said) for name, said in answers.items() if isinstance(said, FleetError)}
     done = {name: said for name, said in answers.items() if name not in failed}
     if as_json:
-        _print_json({"done": done, "failed": failed})
+        print_json({"done": done, "failed": failed})
     else:
-        Console().print(_table(("appliance", command), [(name, in_words(said)) for name, said in sorted(done.items())]))
+        Console().print(table(("appliance", command), [(name, in_words(said)) for name, said in sorted(done.items())]))
     for name, words in sorted(failed.items()):
         sys.stderr.write(f"oca-admin {command}: {name}: {words}\n")
     if failed:
@@ -375,53 +362,6 @@ def _addresses(inventory: Inventory, site: str | None, name: str | None = None) 
     return found
 
 
-def _show(
-    command: str,
-    steering: str | None,
-    look: Callable[[Desk], Awaitable[tuple[RenderableType, Any]]],
-    *,
-    as_json: bool,
-    again: bool = False,
-) -> None:
-    async def once(at: Desk) -> tuple[RenderableType, Any]:
-        return await look(at)
-
-    async def on_and_on(at: Desk) -> None:
-        with Live(auto_refresh=False, screen=sys.stdout.isatty()) as live:
-            while True:
-                live.update((await look(at))[0], refresh=True)
-                await asyncio.sleep(_PAUSE)
-
-    with reported(command, interrupted=_INTERRUPTED):
-        if again and as_json:
-            raise UsageError("--watch is for people, --json for programs: choose one")
-        if again:
-            _run(steering, on_and_on)
-            return
-        shown, told = _run(steering, once)
-        if as_json:
-            _print_json(told)
-        else:
-            Console().print(shown)
-
-
-def _run(steering: str | None, act: Callable[[Desk], Coroutine[Any, Any, ValueT]]) -> ValueT:
-    async def asked() -> ValueT:
-        async with desk(steering) as at:
-            return await act(at)
-
-    return asyncio.run(asked())
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> Table:
-    table = Table(*columns, box=None)
-    for place in right:
-        table.columns[place].justify = "right"
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
-
-
 def _changed(change: dict[str, Any]) -> str:
     """A change as the registry keeps it, in a line."""
     rest = {name: value for name, value in change.items() if name not in ("type", "appliance") or name == "wish"}
@@ -431,22 +371,3 @@ def _changed(change: dict[str, Any]) -> str:
 
 def _listed(members: Sequence[Member]) -> str:
     return ", ".join(member.id for member in members)
-
-
-def _who(given: str | None) -> str:
-    return given or getpass.getuser()
-
-
-def _bits(bps: float) -> str:
-    for unit, size in (("Tb/s", 1e12), ("Gb/s", 1e9), ("Mb/s", 1e6)):
-        if bps >= size:
-            return f"{bps / size:.1f} {unit}"
-    return f"{bps / 1e3:.0f} kb/s"
-
-
-def _ago(seconds: float) -> str:
-    return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago"
-
-
-def _print_json(told: Any) -> None:  # noqa: ANN401
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")

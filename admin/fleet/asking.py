@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,12 @@ class FleetError(AdminError):
     exit_code = 7
 
 
+class Refused(AdminError):
+    """Steering could, and does not: what was asked for makes no sense, or leaves viewers without an appliance."""
+
+    exit_code = 2
+
+
 class Desk:
     """A place to ask from. Made by `desk`."""
 
@@ -48,10 +55,14 @@ class Desk:
         except msgspec.DecodeError as error:
             raise FleetError(f"{self._steering}{path}: an answer that can't be read: {error}") from error
 
-    async def wish(self, names: Sequence[str], wish: str, who: str, why: str) -> None:
-        """All of them, or none."""
+    async def wish(self, names: Sequence[str], wish: str, who: str, why: str, *, force: bool = False) -> None:
+        """Raises as `change` does."""
         changes = [{"type": "set-wish", "appliance": name, "wish": wish} for name in names]
-        order = {"who": who, "why": why, "changes": changes}
+        await self.change(changes, who, why, force=force)
+
+    async def change(self, changes: Sequence[Mapping[str, Any]], who: str, why: str, *, force: bool = False) -> None:
+        """All of them, or none. Raises Refused where steering does not want to, which says why; else FleetError."""
+        order = {"who": who, "why": why, "changes": changes, "force": force}
         await self._asked("POST", f"{self._steering}/v1/changes", json=order)
 
     async def of_appliance(self, address: str, path: str) -> Any:  # noqa: ANN401 shown as it came
@@ -94,6 +105,8 @@ class Desk:
             raise FleetError(f"{url}: no answer within {_DEADLINE:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise FleetError(f"{url}: no answer ({error})") from error
+        if answer.status == HTTPStatus.CONFLICT:
+            raise Refused(_reason(body))
         if answer.status >= 300:
             raise FleetError(f"{url}: {answer.status}: {_reason(body)}")
         return body

@@ -1,6 +1,6 @@
 """What steering and appliances say, as far as the commands show it; and what follows from it. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -9,8 +9,14 @@ from admin.errors import UsageError
 
 SERVING: Final = "serving"
 _RESTING: Final = ("draining", "drained", "disabled")
-_LEAST_ROOM: Final = 0.95
-"""Of what is left of a site, its load may take so much when appliances are drained."""
+
+
+class Window(Struct, frozen=True):
+    """Planned maintenance, in seconds since 1970."""
+
+    start: float
+    stop: float
+    forced: bool = False
 
 
 class Member(Struct, frozen=True):
@@ -28,6 +34,11 @@ class Member(Struct, frozen=True):
     hit_ratio: float | None = None
     clock_offset: float = 0.0
     is_clock_off: bool = False
+    maintenance: tuple[Window, ...] = ()
+    resting: bool = False
+    """In one of these."""
+    put_off: str | None = None
+    """Why maintenance that should have begun has not."""
 
     @property
     def load_bps(self) -> float:
@@ -37,8 +48,10 @@ class Member(Struct, frozen=True):
     def trouble(self) -> str:
         """Why it is not well; empty if it is, or if it rests as it was told to."""
         if self.standing == SERVING:
+            if self.put_off is not None:
+                return f"its maintenance waits: {self.put_off}"
             return "its clock is off" if self.is_clock_off else ""
-        if self.standing in _RESTING and self.wish != "serve":
+        if self.standing in _RESTING and (self.resting or self.wish != "serve"):
             return ""
         return f"{self.standing}, heard {'never' if self.heard is None else f'{self.heard:.0f} s ago'}"
 
@@ -127,20 +140,3 @@ def chosen(fleet: Fleet, names: Sequence[str], site: str | None = None) -> tuple
     if unknown:
         raise UsageError(f"there is no appliance {unknown[0]!r}; oca-admin appliances lists them")
     return tuple(known[name] for name in dict.fromkeys(names))
-
-
-def overload_without(fleet: Fleet, leaving: Iterable[Member]) -> Mapping[str, float | None]:
-    """Sites whose load would be above 95 % of what is left when these go, with the share; None: nothing would be left
-    of a site that has viewers.
-    """
-    gone = {member.id for member in leaving}
-    found: dict[str, float | None] = {}
-    for site in sorted({member.site for member in fleet.appliances if member.id in gone}):
-        own = [member for member in fleet.appliances if member.site == site]
-        load = sum(member.load_bps for member in own)
-        left = sum(member.capacity_bps for member in own if member.standing == SERVING and member.id not in gone)
-        if load > 0 and left == 0:
-            found[site] = None
-        elif load > _LEAST_ROOM * left:
-            found[site] = load / left
-    return found

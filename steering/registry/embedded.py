@@ -96,7 +96,7 @@ class EmbeddedRegistry:
             if self._is_doubtful:
                 self.inventory = await asyncio.to_thread(self._read_again)
                 self._is_doubtful = False
-            changed = await asyncio.to_thread(apply, self.inventory, *changes, source=source)
+            changed = await asyncio.to_thread(apply, self.inventory, *changes, source=source, now=self._clock())
             try:
                 async with asyncio.timeout(_DEADLINE):
                     await asyncio.to_thread(self._keep, changes, changed, who, why, source)

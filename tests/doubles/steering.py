@@ -193,8 +193,9 @@ class Replica:
         assert got.status == 200, got.body
         return got.json()
 
-    def change(self, *changes: dict[str, Any], who: str = "ana", why: str = "a test") -> Got:
-        return self.admin("POST", "/v1/changes", {"who": who, "why": why, "changes": list(changes)})
+    def change(self, *changes: dict[str, Any], who: str = "ana", why: str = "a test", force: bool = True) -> Got:
+        """Forced: on a busy machine, processors make appliances look full."""
+        return self.admin("POST", "/v1/changes", {"who": who, "why": why, "force": force, "changes": list(changes)})
 
     def standing(self, name: str) -> str:
         return self.admin("GET", f"/v1/fleet/{name}").json()["standing"]

@@ -134,10 +134,30 @@ def test_a_drain_that_leaves_viewers_nowhere_is_refused_unless_it_is_forced(flee
     wait_until(is_loaded, "there is some load")
     ran = typed("drain", "--site", "mad", "--why", "test")
     assert ran.exit_code == 2
-    assert "mad has no other appliance for its viewers; --force" in " ".join(ran.stderr.split())
+    assert "mad has no other appliance for its viewers; with force" in " ".join(ran.stderr.split())
     assert standings(fleet)["mad-1"] == "serving"
     assert typed("drain", "--site", "mad", "--why", "test", "--force").exit_code == 0
     wait_until(lambda: standings(fleet)["mad-1"] in ("draining", "drained"), "it is drained")
+
+
+def test_maintenance_is_planned_listed_and_cancelled(fleet):
+    ran = typed("maintenance", "plan", "lis-1", "--from", "now", "--for", "2 h", "--why", "a fan", "--force")
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.stdout.startswith("planned: lis-1: from ")
+    typed("maintenance", "plan", "lis-2", "--from", "2099-01-01 02:00", "--to", "03:00", "--why", "a fan", "--force")
+    wait_until(lambda: standings(fleet)["lis-1"] in ("draining", "drained"), "it begins")
+    assert typed("status").exit_code == 0, "one that rests as it was told to is well"
+    first, second = said("maintenance", "list")
+    assert (first["appliance"], first["state"], first["stop"] - first["start"]) == (
+        "lis-1",
+        standings(fleet)["lis-1"],
+        7200,
+    )
+    assert (second["appliance"], second["state"], second["stop"] - second["start"]) == ("lis-2", "planned", 3600)
+    assert typed("maintenance", "list").stdout.splitlines()[2].split()[:4] == ["lis-2", "lis", "2099-01-01", "02:00"]
+    assert typed("maintenance", "cancel", "--site", "lis", "--why", "done").stdout.strip() == "cancelled: lis-1, lis-2"
+    wait_until(lambda: standings(fleet)["lis-1"] == "serving", "it serves again")
+    assert said("maintenance", "list") == []
 
 
 def test_an_object_is_forgotten_by_all_and_brought_back(fleet):
@@ -190,6 +210,11 @@ def test_devices_of_an_appliance_are_listed(fleet):
         (["explain", "nobody", "/x"], 7, '"client"'),
         (["appliances", "--standing", "asleep"], 7, "allowed: joining"),
         (["status", "--watch", "--json"], 2, "choose one"),
+        (["maintenance", "plan", "lis-1", "--from", "soon", "--for", "1 h", "--why", "x"], 2, "is no moment; allowed:"),
+        (["maintenance", "plan", "lis-1", "--from", "now", "--for", "long", "--why", "x"], 2, "is no duration"),
+        (["maintenance", "plan", "lis-1", "--from", "now", "--why", "x"], 2, "--to, or --for"),
+        (["maintenance", "plan", "lis-1", "--from", "now", "--for", "40 d", "--why", "x"], 2, "31 days at most"),
+        (["maintenance", "cancel", "lis-1", "--why", "x"], 2, "nothing is planned of these"),
     ],
 )
 def test_what_can_not_be_done_is_said_in_one_line(words, code, says):

@@ -328,6 +328,45 @@ def test_a_drain_is_ordered_kept_with_who_and_why_and_taken_back(make):
     assert replica.standing("lis-1") == "joining", "trust is earned anew"
 
 
+def test_who_can_not_be_spared_is_drained_by_force_only(make):
+    replica = make()
+    speakers = replica.serving()
+    for name in ("lis-1", "lis-2"):
+        speakers[name].beat(egress_bps=6_000_000_000)
+    drain = {"type": "set-wish", "appliance": "lis-1", "wish": "drain"}
+    both = [{"type": "set-wish", "appliance": name, "wish": "disable"} for name in ("lis-1", "lis-2")]
+    got = replica.change(drain, force=False)
+    said = "nothing was changed: lis would be 120% full; with force it is done all the same"
+    assert (got.status, got.json()["error"]) == (409, said)
+    assert "lis has no other appliance for its viewers" in replica.change(*both, force=False).json()["error"]
+    assert replica.standing("lis-1") == "serving"
+    assert replica.admin("GET", "/v1/changes?limit=1").json()["changes"][0]["source"] == "file"
+    speakers["lis-2"].beat(egress_bps=3_000_000_000)
+    assert replica.change(drain, force=False).status == 200
+
+
+def test_maintenance_is_planned_begins_and_is_cancelled(make):
+    replica = make()
+    replica.serving()
+    now = time.time()
+    window = {"start": now - 60, "stop": now + 3600}
+    assert replica.change({"type": "plan-maintenance", "appliance": "lis-1", **window}, force=False).status == 200
+    wait_until(lambda: replica.standing("lis-1") == "draining", "it begins")
+    told = replica.admin("GET", "/v1/fleet/lis-1").json()
+    assert (told["resting"], told["wish"], told["put_off"]) == (True, "serve", None)
+    assert told["maintenance"] == [{**window, "forced": False}]
+    other = {"type": "plan-maintenance", "appliance": "lis-2", "start": now + 1800, "stop": now + 7200}
+    got = replica.change(other, force=False)
+    assert "lis has no other appliance for its viewers" in got.json()["error"], "both at once"
+    assert replica.change({**other, "start": now + 3600}, force=False).status == 200, "one after the other"
+    replica.stop()
+    replica.start()
+    assert replica.standing("lis-1") == "draining"
+    assert replica.change({"type": "cancel-maintenance", "appliance": "lis-1"}).status == 200
+    wait_until(lambda: replica.standing("lis-1") != "draining", "it is over")
+    assert replica.admin("GET", "/v1/fleet/lis-1").json()["maintenance"] == []
+
+
 def test_what_is_made_by_api_outlives_a_restart_and_goes_by_api(make):
     replica = make()
     new = {"type": "put-appliance", "appliance": appliance("lis-3", "lis")}

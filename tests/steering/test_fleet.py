@@ -1,6 +1,7 @@
 """What is believed of appliances: by what they say, by their silence, by orders, and by what was sent to them."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -9,8 +10,16 @@ from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from steering.errors import Unrecognised
-from steering.fleet import Fleet, MemberState, Turn, Why, content_of
-from steering.inventory import PutAppliance, RemoveAppliance, SetWish, Wish, apply
+from steering.fleet import Fleet, MemberState, Turn, Why, content_of, fullness_without
+from steering.inventory import (
+    CancelMaintenance,
+    PlanMaintenance,
+    PutAppliance,
+    RemoveAppliance,
+    SetWish,
+    Wish,
+    apply,
+)
 from steering.names import mixed
 from steering.ranking import Bar, Rules
 from steering.standing import Patience, Standing
@@ -66,6 +75,11 @@ class Clockwork:
         turns = self.fleet.take(apply(self.fleet.inventory, SetWish(name, wish)), self.now)
         self.turns += turns
         return turns
+
+    def plan(self, name, start, stop, forced=False):
+        """From so many seconds from now on."""
+        change = PlanMaintenance(name, self.now + start, self.now + stop, forced)
+        self.fleet.take(apply(self.fleet.inventory, change, now=self.now), self.now)
 
     def standing(self, name="a1"):
         return self[name].standing
@@ -989,3 +1003,148 @@ def test_whatever_happens_nobody_is_offered_who_should_not_be(dice):
 def test_counts_by_standing_name_all_standings():
     counts = Clockwork(PATIENCE, lisbon=["a1", "a2"]).serve().fleet.by_standing()
     assert counts == {**dict.fromkeys(Standing, 0), Standing.SERVING: 2}
+
+
+# --- Maintenance ---
+
+
+def pair(a1=10, a2=10):
+    """Two at one site, who send so many Gbit/s of 100 each."""
+    clock = Clockwork(PATIENCE, lisbon=["a1", "a2"])
+    clock.said = {"a1": {"egress_bps": a1 * GBIT}, "a2": {"egress_bps": a2 * GBIT}}
+    return clock.serve()
+
+
+def test_maintenance_begins_and_ends_by_itself():
+    clock = pair()
+    clock.plan("a1", 10, 100)
+    clock.run(9)
+    assert clock.standing() is Standing.SERVING
+    clock.run(1)
+    assert (clock.standing(), clock.standing("a2")) == (Standing.DRAINING, Standing.SERVING)
+    clock.said["a1"] = {"connections": 0}
+    assert clock.beat().drain is True
+    assert clock.standing() is Standing.DRAINED
+    clock.run(89)
+    assert clock.standing() is Standing.DRAINED
+    clock.run(1)
+    assert clock.standing() is Standing.JOINING
+    assert clock.beat(connections=10).drain is False
+    clock.run(20)
+    assert clock.standing() is Standing.SERVING
+    assert [turn.why for turn in clock.turns if turn.appliance == "a1"] == [
+        Why.MAINTENANCE,
+        Why.HEARTBEAT,
+        Why.MAINTENANCE,
+        Why.HEARTBEAT,
+    ]
+
+
+def test_maintenance_waits_until_the_others_can_carry_the_load_unless_it_is_forced():
+    clock = pair(60, 60)
+    clock.plan("a1", 10, 100)
+    clock.run(15)
+    assert (clock.standing(), clock["a1"].put_off) == (Standing.SERVING, pytest.approx(1.2))
+    clock.said["a2"] = {"egress_bps": 30 * GBIT}
+    clock.run(10)
+    assert (clock.standing(), clock["a1"].put_off) == (Standing.DRAINING, None)
+    full = pair(60, 60)
+    full.plan("a1", 10, 100, forced=True)
+    full.run(10)
+    assert full.standing() is Standing.DRAINING
+
+
+def test_of_a_pair_one_rests_at_a_time():
+    clock = pair()
+    clock.plan("a1", 10, 100)
+    clock.plan("a2", 10, 200)
+    clock.run(50)
+    assert (clock.standing("a1"), clock.standing("a2")) == (Standing.DRAINING, Standing.SERVING)
+    assert clock["a2"].put_off == float("inf")
+    clock.run(70)
+    assert (clock.standing("a1"), clock.standing("a2")) == (Standing.SERVING, Standing.DRAINING)
+
+
+def test_maintenance_that_waited_too_long_is_forgotten():
+    clock = pair(60, 60)
+    clock.plan("a1", 10, 20)
+    clock.run(25)
+    assert (clock.standing(), clock["a1"].put_off) == (Standing.SERVING, None)
+
+
+def test_maintenance_that_is_cancelled_ends_at_once():
+    clock = pair()
+    clock.plan("a1", 0, 100)
+    clock.run(1)
+    assert clock.standing() is Standing.DRAINING
+    clock.fleet.take(apply(clock.fleet.inventory, CancelMaintenance("a1")), clock.now)
+    clock.run(1)
+    assert clock.standing() is Standing.JOINING
+
+
+def test_a_drain_by_hand_goes_on_when_maintenance_is_over():
+    clock = pair()
+    clock.plan("a1", 0, 10)
+    clock.run(1)
+    clock.order("a1", Wish.DRAIN)
+    clock.run(20)
+    assert clock.standing() is Standing.DRAINING
+
+
+@pytest.mark.parametrize("is_by_hand", [False, True])
+def test_who_was_switched_off_and_is_not_back_when_the_order_to_rest_is_over_is_lost(is_by_hand):
+    clock = pair()
+    if is_by_hand:
+        clock.order("a1", Wish.DRAIN)
+    else:
+        clock.plan("a1", 0, 50)
+        clock.run(1)
+    clock.beat(connections=0)
+    clock.silent.add("a1")
+    clock.run(48)
+    assert clock.standing() is Standing.DRAINED, "it may be switched off"
+    if is_by_hand:
+        clock.order("a1", Wish.SERVE)
+    else:
+        clock.run(2)
+    assert clock.standing() is Standing.LOST
+
+
+def test_a_restarted_steering_goes_on_with_maintenance_even_if_the_site_has_become_full():
+    clock = pair()
+    clock.plan("a1", 0, 1000)
+    clock.run(1)
+    clock.said = {"a1": {"egress_bps": 0, "connections": 0}, "a2": {"egress_bps": 97 * GBIT}}
+    clock.run(10)
+    assert clock.standing() is Standing.DRAINED
+    anew = Fleet(PATIENCE, seed=7)
+    anew.take(clock.fleet.inventory, clock.now)
+    anew.restore(tuple(clock.fleet.states()), clock.now)
+    anew.tick(clock.now + 1)
+    assert anew.members["a1"].standing is Standing.DRAINED
+    answer, _ = anew.hear(heartbeat("a1", 1000, connections=0), clock.now + 2)
+    assert answer.drain is True
+    anew.tick(clock.now + 1000)
+    assert anew.members["a1"].standing is Standing.LOST, "silent, and its maintenance is over"
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from(Standing)), min_size=1, max_size=6))
+def test_more_that_leave_never_make_it_easier(rows):
+    inside = [
+        SimpleNamespace(entry=SimpleNamespace(id=place), utilisation=full, capacity_bps=GBIT, standing=standing)
+        for place, (full, standing) in enumerate(rows)
+    ]
+    shares = [fullness_without(inside, set(range(count))) for count in range(len(rows) + 1)]
+    assert shares == sorted(shares)
+
+
+def test_how_full_the_rest_would_be():
+    clock = pair(30, 50)
+    members = clock.fleet.at("lisbon")
+    assert fullness_without(members, {"a1"}) == pytest.approx(0.8)
+    assert fullness_without(members, {"a1"}, 20 * GBIT) == pytest.approx(0.2)
+    assert fullness_without(members, {"a1", "a2"}) == float("inf")
+    assert fullness_without(members, {"a1", "a2"}, 0.0) == 0.0, "nobody watches"
+    clock.order("a1", Wish.DRAIN)
+    assert fullness_without(members, {"a1"}) == 0.0, "it carries nothing that will be carried"
+    assert clock.fleet.loads() == {"lisbon": pytest.approx(80 * GBIT)}

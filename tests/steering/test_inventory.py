@@ -11,9 +11,11 @@ from steering.errors import InventoryError
 from steering.inventory import (
     Allowance,
     Appliance,
+    CancelMaintenance,
     Inventory,
     InventoryFile,
     Operator,
+    PlanMaintenance,
     PutAppliance,
     PutOperator,
     PutSite,
@@ -23,6 +25,7 @@ from steering.inventory import (
     SetWish,
     Site,
     Source,
+    Window,
     Wish,
     apply,
     decode_change,
@@ -206,6 +209,62 @@ def test_a_wish_is_kept_when_somebody_puts_the_appliance_anew(source):
 
 def test_a_new_appliance_has_the_wish_that_is_declared():
     assert apply(BASIC, PutAppliance(appliance("a2", wish=Wish.DISABLE))).appliances["a2"].wish is Wish.DISABLE
+
+
+# --- Maintenance ---
+
+
+def test_windows_are_kept_in_order_whoever_puts_the_appliance_anew():
+    planned = apply(FILE, PlanMaintenance("a1", 200, 300), PlanMaintenance("a1", 100, 150, forced=True))
+    windows = (Window(100, 150, forced=True), Window(200, 300))
+    assert planned.appliances["a1"].maintenance == windows
+    assert reconciled(planned, InventoryFile((operator(),), (site(),), (appliance(),)), "f") == ()
+    anew = of_file(operator(), site(), appliance(capacity=GBIT), kept=planned)
+    assert anew.appliances["a1"].maintenance == windows
+    assert anew.appliances["a1"].capacity == GBIT
+
+
+def test_a_window_that_begins_at_the_same_moment_is_replaced():
+    planned = apply(BASIC, PlanMaintenance("a1", 100, 150), PlanMaintenance("a1", 100, 170))
+    assert planned.appliances["a1"].maintenance == (Window(100, 170),)
+
+
+def test_one_window_is_cancelled_or_all():
+    planned = apply(BASIC, PlanMaintenance("a1", 100, 150), PlanMaintenance("a1", 200, 250))
+    assert apply(planned, CancelMaintenance("a1", 100)).appliances["a1"].maintenance == (Window(200, 250),)
+    assert apply(planned, CancelMaintenance("a1")).appliances["a1"].maintenance == ()
+
+
+def test_what_is_over_is_forgotten_with_the_next_plan():
+    planned = apply(BASIC, PlanMaintenance("a1", 100, 150), now=50)
+    assert apply(planned, PlanMaintenance("a1", 300, 350), now=150).appliances["a1"].maintenance == (Window(300, 350),)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (PlanMaintenance("a9", 2000, 3000), "there is no appliance 'a9'"),
+        (
+            PlanMaintenance("a1", 3000, 3000),
+            "appliance a1: maintenance has to end after it begins, and to last 31 days",
+        ),
+        (PlanMaintenance("a1", 2000, 2001 + 31 * 86400), "appliance a1: maintenance has to end after it begins"),
+        (PlanMaintenance("a1", float("nan"), 3000), "appliance a1: maintenance has to end after it begins"),
+        (PlanMaintenance("a1", 900, 990), "appliance a1: maintenance would be over already: it ended 10 s ago"),
+        (CancelMaintenance("a1"), "appliance a1: no such maintenance is planned"),
+        (CancelMaintenance("a9"), "there is no appliance 'a9'"),
+    ],
+)
+def test_maintenance_that_can_not_be_is_refused_with_a_sentence(change, sentence):
+    with pytest.raises(InventoryError) as refused:
+        apply(BASIC, change, now=1000)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_windows_have_a_bound():
+    planned = apply(BASIC, *(PlanMaintenance("a1", 100 * number, 100 * number + 50) for number in range(50)))
+    with pytest.raises(InventoryError, match="is planned 50 times already; cancel one first"):
+        apply(planned, PlanMaintenance("a1", 9000, 9050))
 
 
 # --- The file ---
@@ -407,6 +466,8 @@ CHANGES = [
     PutSite(site(parent="ixp", prefixes=("192.0.2.0/24",))),
     PutAppliance(appliance(capacity=100 * GBIT, ipv4=("192.0.2.1",), token_sha256="0" * 64, metrics="h:1")),
     SetWish("a1", Wish.DRAIN),
+    PlanMaintenance("a1", 100.5, 200, forced=True),
+    CancelMaintenance("a1", 100.5),
     RemoveOperator("isp"),
     RemoveSite("lisbon"),
     RemoveAppliance("a1"),

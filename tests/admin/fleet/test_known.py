@@ -1,11 +1,9 @@
 """What follows from what steering says of a fleet."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from admin.errors import UsageError
-from admin.fleet.known import Box, Fleet, Inventory, Member, Place, chosen, overload_without, sites_of
+from admin.fleet.known import Box, Fleet, Inventory, Member, Place, chosen, sites_of
 
 
 def member(name, site="lis", standing="serving", full=0.5, capacity=100e9, **more):
@@ -56,36 +54,10 @@ def test_a_clock_that_is_off_is_a_trouble_of_one_that_serves():
     assert member("lis-1", is_clock_off=True).trouble == "its clock is off"
 
 
-def test_a_site_that_can_carry_its_load_with_one_less_may_be_drained():
-    assert overload_without(Fleet((member("lis-1", full=0.4), member("lis-2", full=0.4))), [member("lis-1")]) == {}
-
-
-def test_a_site_that_could_not_is_named_with_how_full_it_would_be():
-    fleet = Fleet((member("lis-1", full=0.6), member("lis-2", full=0.6)))
-    assert overload_without(fleet, [fleet.appliances[0]]) == {"lis": 1.2}
-
-
-def test_a_site_of_which_nothing_would_be_left_is_named_unless_nobody_watches():
-    alone = Fleet((member("mad-1", "mad"),))
-    assert overload_without(alone, alone.appliances) == {"mad": None}
-    idle = Fleet((member("mad-1", "mad", full=0.0),))
-    assert overload_without(idle, idle.appliances) == {}
-
-
-def test_who_does_not_serve_carries_nothing():
-    fleet = Fleet((member("lis-1"), member("lis-2", standing="suspect", full=0)))
-    assert overload_without(fleet, [fleet.appliances[0]]) == {"lis": None}
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 1), st.booleans()), min_size=1, max_size=8))
-def test_more_that_leave_never_make_it_easier(rows):
-    made = [
-        member(f"x-{place}", site, "serving" if serves else "lost", full)
-        for place, (site, full, serves) in enumerate(rows)
-    ]
-    fleet = Fleet(tuple(made))
-    for count in range(len(made)):
-        assert set(overload_without(fleet, made[:count])) <= set(overload_without(fleet, made[: count + 1]))
+def test_who_rests_for_maintenance_is_well_and_whose_maintenance_waits_is_not():
+    assert member("lis-1", standing="drained", resting=True).trouble == ""
+    waits = member("lis-1", put_off="lis would be 120% full")
+    assert waits.trouble == "its maintenance waits: lis would be 120% full"
 
 
 def test_appliances_are_chosen_by_id_or_by_site():

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from admin.bucket import Bucket
+from admin.console import commands as console
 from admin.crowd.app import NotFlawless, Plan, run, source_of, told
 from admin.crowd.viewer import Habits
 from admin.demo.app import demo, demo_smoke
@@ -54,6 +55,7 @@ app = typer.Typer(
 
 app.add_typer(titles.app, name="titles")
 add_commands(app)
+console.add_commands(app)
 
 
 @app.callback()

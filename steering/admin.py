@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import secrets
 from collections.abc import Callable
 from http import HTTPStatus
@@ -95,6 +96,7 @@ class Admin:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/v1/explain", self._explain)
+        app.router.add_get("/v1/decisions", self._decisions)
         app.router.add_get("/v1/fleet", self._show_fleet)
         app.router.add_get("/v1/fleet/{appliance}", self._show_member)
         app.router.add_get("/v1/inventory", self._show_inventory)
@@ -134,6 +136,30 @@ class Admin:
         )
         return answer(explained(self._desk.decide(ask)))
 
+    async def _decisions(self, request: web.Request) -> web.Response:
+        """The last decisions of some thousands, the newest first; those that named one `appliance`, if it is said."""
+        limit = request.query.get("limit", "100")
+        if not limit.isdecimal() or not 1 <= int(limit) <= _MOST_HISTORY:
+            raise web.HTTPBadRequest(text=f'"limit" is {limit!r}; allowed: 1 to {_MOST_HISTORY}')
+        appliance = request.query.get("appliance")
+        sent = (
+            one
+            for one in reversed(self._desk.recent)
+            if appliance is None or any(place.id == appliance for place in one.targets)
+        )
+        rows = [
+            {
+                "at": one.at,
+                "decision": one.decision,
+                "way": one.way,
+                "reason": one.reason,
+                "content": one.content,
+                "answer": [place.id for place in one.targets],
+            }
+            for one in itertools.islice(sent, int(limit))
+        ]
+        return answer({"decisions": rows})
+
     async def _show_fleet(self, request: web.Request) -> web.Response:
         """All appliances, or those of one `site` or `standing`."""
         site, standing = request.query.get("site"), request.query.get("standing")
@@ -144,7 +170,8 @@ class Admin:
             for member in self._fleet.members.values()
             if (site is None or member.entry.site == site) and (standing is None or member.standing == standing)
         ]
-        return answer({"panic_since": self._fleet.panic_since, "appliances": members})
+        version = self._fleet.inventory.version
+        return answer({"panic_since": self._fleet.panic_since, "inventory": version, "appliances": members})
 
     async def _show_member(self, request: web.Request) -> web.Response:
         member = self._fleet.members.get(request.match_info["appliance"])

@@ -13,7 +13,7 @@ import msgspec
 from admin.errors import AdminError, UsageError
 from admin.fleet.known import Fleet, Inventory
 
-_DEADLINE: Final = 30.0
+DEADLINE: Final = 30.0
 _MOST_BYTES: Final = 256 * 1024 * 1024
 """A fleet of 20,000 appliances is 10 MB."""
 _AT_ONCE: Final = 32
@@ -65,9 +65,14 @@ class Desk:
         order = {"who": who, "why": why, "changes": changes, "force": force}
         await self._asked("POST", f"{self._steering}/v1/changes", json=order)
 
-    async def of_appliance(self, address: str, path: str) -> Any:  # noqa: ANN401 shown as it came
-        """What an appliance's control listener says."""
-        return msgspec.json.decode(await self._asked("GET", f"http://{address}{path}"))
+    async def of_appliance(self, address: str, path: str, deadline: float = DEADLINE) -> Any:  # noqa: ANN401 as it came
+        """What an appliance's control listener says, or its agent's. Raises FleetError."""
+        url = f"http://{address}{path}"
+        body = await asked(self._session, "GET", url, deadline)
+        try:
+            return msgspec.json.decode(body)
+        except msgspec.DecodeError as error:
+            raise FleetError(f"{url}: an answer that can't be read: {error}") from error
 
     async def tell_all(
         self,
@@ -94,22 +99,33 @@ class Desk:
         return dict(zip(addresses, answers, strict=True))
 
     async def _asked(self, method: str, url: str, **more: Any) -> bytes:  # noqa: ANN401 aiohttp's own keywords
-        try:
-            async with self._session.request(method, url, **more) as answer:
-                body = await answer.content.read(_MOST_BYTES)
-                while not answer.content.at_eof():
-                    body += await answer.content.readany()
-                    if len(body) > _MOST_BYTES:
-                        raise FleetError(f"{url}: more than {_MOST_BYTES} bytes")
-        except TimeoutError as error:
-            raise FleetError(f"{url}: no answer within {_DEADLINE:.0f} s") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise FleetError(f"{url}: no answer ({error})") from error
-        if answer.status == HTTPStatus.CONFLICT:
-            raise Refused(_reason(body))
-        if answer.status >= 300:
-            raise FleetError(f"{url}: {answer.status}: {_reason(body)}")
-        return body
+        return await asked(self._session, method, url, DEADLINE, **more)
+
+
+async def asked(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    deadline: float,
+    **more: Any,  # noqa: ANN401 aiohttp's own keywords
+) -> bytes:
+    """The body of an answer. Raises Refused for 409, and FleetError."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadline), session.request(method, url, **more) as answer:
+            async for piece in answer.content.iter_any():
+                body += piece
+                if len(body) > _MOST_BYTES:
+                    raise FleetError(f"{url}: more than {_MOST_BYTES} bytes")
+    except TimeoutError as error:
+        raise FleetError(f"{url}: no answer within {deadline:.0f} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise FleetError(f"{url}: no answer ({error})") from error
+    if answer.status == HTTPStatus.CONFLICT:
+        raise Refused(_reason(bytes(body)))
+    if answer.status >= 300:
+        raise FleetError(f"{url}: {answer.status}: {_reason(bytes(body))}")
+    return bytes(body)
 
 
 def _reason(body: bytes) -> str:
@@ -128,5 +144,5 @@ async def desk(steering: str | None) -> AsyncIterator[Desk]:
     parts = urlsplit(steering)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
         raise UsageError(f"--steering {steering!r} is no URL of steering; allowed: http(s)://host:port")
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_DEADLINE)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
         yield Desk(steering.rstrip("/"), session)

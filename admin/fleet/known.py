@@ -59,6 +59,8 @@ class Member(Struct, frozen=True):
 class Fleet(Struct, frozen=True):
     appliances: tuple[Member, ...]
     panic_since: float | None = None
+    inventory: int = -1
+    """The version of the inventory that it goes by."""
 
 
 class Place(Struct, frozen=True):
@@ -67,6 +69,9 @@ class Place(Struct, frozen=True):
     id: str
     operator: str
     country: str | None = None
+    name: str = ""
+    latitude: float = 0.0
+    longitude: float = 0.0
 
 
 class Box(Struct, frozen=True):
@@ -75,6 +80,8 @@ class Box(Struct, frozen=True):
     id: str
     site: str
     metrics: str | None = None
+    agent_metrics: str | None = None
+    """Of its fill agent."""
 
 
 class Inventory(Struct, frozen=True):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
+
+from msgspec import Struct
 
 from steering.catalogue import Catalogue
-from steering.decisions import ORIGIN, Ask, Decider, Decision, Target
+from steering.decisions import ORIGIN, Ask, Decider, Decision, Target, Way
 from steering.exporter import DecisionMetrics
 from steering.fleet import Content
 from steering.pulse import Pulse
+from steering.ranking import Reason
 from steering.topology.locator import Locator
 
 log = logging.getLogger(__name__)
+
+_RECENT: Final = 4096
 
 
 class Journal(Protocol):
@@ -29,6 +35,17 @@ class Signer(Protocol):
     def signed(self, url: str, path: str, client: bytes) -> str: ...
 
     def signed_base(self, url: str, folder: str, client: bytes) -> str: ...
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """A decision, as short as it is remembered."""
+
+    at: float
+    decision: str
+    way: Way
+    reason: Reason
+    content: str
+    targets: tuple[Target, ...]
 
 
 class Desk:
@@ -54,6 +71,8 @@ class Desk:
         self._most_lag = most_lag
         self._clock = clock
         self.journal = journal
+        self.recent: deque[Sent] = deque(maxlen=_RECENT)
+        """The last decisions, for whoever wants to see where players go."""
         self._signer = signer
 
     @property
@@ -82,6 +101,11 @@ class Desk:
         self._metrics.count(decision, time.perf_counter() - began)
         if self.journal is not None:
             self.journal.write(decision)
+        if ask.way is not Way.EXPLAIN:
+            # Not the whole: its ranking is a hundred times as large.
+            self.recent.append(
+                Sent(decision.at, decision.id, ask.way, decision.reason, decision.content.name, decision.targets)
+            )
         return decision
 
     def urls(self, decision: Decision, path: str, client: bytes) -> list[tuple[Target, str]]:

@@ -32,6 +32,7 @@ from steering.inventory import (
     PutAppliance,
     SetWish,
     Wish,
+    apply,
     decode_change,
 )
 from steering.ranking import Ranked
@@ -232,6 +233,8 @@ class Admin:
                 changes.append(decode_change(bytes(raw)))
             except InventoryError as error:
                 raise web.HTTPBadRequest(text=f"changes[{number}]: {error}") from error
+        # What can't be is said as that, however full a site is; the registry looks again under its lock.
+        apply(self._registry.inventory, *changes, now=self._clock())
         if not order.force and (crowded := self._crowded(changes)):
             raise Crowded(f"nothing was changed: {crowded}; with force it is done all the same")
         inventory = await self._registry.change(*changes, who=order.who, why=order.why)

@@ -170,10 +170,13 @@ def test_open_connections_follow_the_clients(make_appliance, origin, hold, path)
     for wire in wires[:3]:
         wire.close()
     wait_until(lambda: one.metric("oca_open_connections") == 2, "those that left are not")
-    for pid in one.worker_pids:
+    killed = one.workers().values()
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(one.workers()) == 2 and one.metric("oca_open_connections") == 0, "the dead have none")
+    wait_until(lambda: one.metric("oca_open_connections") == 0, "the dead have none")
+    wait_until(lambda: len(set(one.workers().values()) - set(killed)) == 2, "they are replaced")
     assert one.metric("oca_worker_up") == 2
+    assert one.metric("oca_open_connections") == 0
 
 
 def test_devices_and_flights_are_told_as_they_are(appliance, origin, path):

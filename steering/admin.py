@@ -200,6 +200,7 @@ class Admin:
             "clock_offset": round(member.clock_offset, 3),
             "is_clock_off": member.is_clock_off,
             "from_snapshot": member.heard_at is not None and not member.is_live,
+            "reasons": () if member.heartbeat is None else member.heartbeat.reasons,
         }
 
     async def _show_inventory(self, _: web.Request) -> web.Response:

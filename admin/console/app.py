@@ -26,7 +26,7 @@ from admin.console.night import Night
 from admin.console.oidc import Provider
 from admin.console.settings import Settings
 from admin.console.watching import Watching
-from admin.errors import MachineError, UsageError
+from admin.errors import AdminError, MachineError, UsageError
 from admin.fleet.asking import desk
 from wire.toml import host_and_port
 
@@ -45,7 +45,12 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    await served(settings, ready, stopped)
+    try:
+        await served(settings, ready, stopped)
+    except BaseExceptionGroup as group:
+        # What a TaskGroup was left by, as what it is.
+        known = group.subgroup(AdminError)
+        raise next(iter(known.exceptions)) if known is not None else group from None
 
 
 async def served(settings: Settings, ready: Callable[[str], None], stopped: asyncio.Event) -> None:
@@ -62,13 +67,14 @@ async def served(settings: Settings, ready: Callable[[str], None], stopped: asyn
         prometheus = None if settings.prometheus is None else Prometheus(settings.prometheus.url, session)
         door = Door(settings, ledger, provider, time.time)
         watching = Watching(at, alertmanager, ledger, time.time)
+        jobs = Jobs(at, time.time, group.create_task, watching.job)
         api = Api(
             settings,
             door,
             ledger,
             at,
             watching,
-            Jobs(at, time.time, group.create_task, watching.job),
+            jobs,
             Night(at, bucket_of(settings), time.time),
             alertmanager,
             prometheus,
@@ -90,6 +96,7 @@ async def served(settings: Settings, ready: Callable[[str], None], stopped: asyn
         ready(settings.origin)
         await stopped.wait()
         look.cancel()
+        jobs.stop()
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

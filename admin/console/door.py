@@ -2,7 +2,8 @@
 
 A session is a random secret in a cookie (HttpOnly, SameSite=Strict, with https Secure and `__Host-`). What changes
 something wants the session's CSRF token in a header besides, which no page of another site can know or send, and is
-refused where the browser says that another site asks. Log-in is limited by address and by name; only failures count.
+refused where the browser says that another site asks. Log-in is limited by network and by name; only failures count,
+and who logged in from an address before is not shut out by others' failures with that name.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not "no-referrer": with that, browsers say "Origin: null" of our own log-in form.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=()",
@@ -53,11 +55,12 @@ _ADDRESS_TRIES: Final = 10
 _NAME_TRIES: Final = 20
 _TRIES_FOR: Final = 300.0
 """Seconds in which so many failures are allowed."""
+_AT_HOME_FOR: Final = 30 * 86400.0
 _MOST_KEYS: Final = 20_000
 
 
 class Tries:
-    """Failed log-ins by key; bounded."""
+    """Log-ins that failed, or may yet, by key; bounded."""
 
     def __init__(self, most: int, clock: Callable[[], float]) -> None:
         self._most = most
@@ -66,8 +69,13 @@ class Tries:
     def are_up(self, key: str) -> bool:
         return self._failed.get(key, 0) >= self._most
 
-    def fail(self, key: str) -> None:
+    def begin(self, key: str) -> None:
+        """Counted before it is known what comes of it, or a thousand at once would all be let try."""
         self._failed[key] = self._failed.get(key, 0) + 1
+
+    def forgive(self, key: str) -> None:
+        if key in self._failed:
+            self._failed[key] -= 1
 
 
 class Door:
@@ -85,6 +93,7 @@ class Door:
         self._clock = clock
         self._addresses = Tries(_ADDRESS_TRIES, clock)
         self._names = Tries(_NAME_TRIES, clock)
+        self._at_home: TTLCache[tuple[str, str], bool] = TTLCache(_MOST_KEYS, _AT_HOME_FOR, clock)
         self._proxies = [ipaddress.ip_network(network) for network in settings.proxies]
         self._origin = settings.origin
         self._is_secure = self._origin.startswith("https:")
@@ -113,6 +122,10 @@ class Door:
                 self._harden(error)
                 raise
             answer = web.json_response({"error": error.text or error.reason}, status=error.status)
+        except Exception:
+            # A mistake of ours: it is in the log, and what the browser gets is hardened all the same.
+            log.exception("%s %s failed", request.method, request.path)
+            answer = web.json_response({"error": "the console failed; its log says how"}, status=500)
         if not answer.prepared:
             self._harden(answer)
         return answer
@@ -127,9 +140,7 @@ class Door:
             if request.path.startswith("/api/") or request.method != "GET":
                 raise web.HTTPUnauthorized(text="log in first: the session is over, or there is none")
             raise web.HTTPSeeOther("/login")
-        if request.method not in {"GET", "HEAD"} and not hmac.compare_digest(
-            request.headers.get(_CSRF, "").encode(), session.csrf.encode()
-        ):
+        if request.method not in {"GET", "HEAD"} and not _same(request.headers.get(_CSRF, ""), session.csrf):
             raise web.HTTPForbidden(text=f"the header {_CSRF} is not what /api/me said")
         request[SESSION] = session
         return await handler(request)
@@ -204,17 +215,25 @@ class Door:
         return web.Response(text=_PAGE.format(body="".join(parts)), content_type="text/html", status=status)
 
     async def _log_in(self, request: web.Request) -> web.Response:
-        form = await request.post()
+        try:
+            form = await request.post()
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"not what a form says: {error}") from error
         name, password = form.get("name", ""), form.get("password", "")
         if not isinstance(name, str) or not isinstance(password, str) or len(password) > MOST_PASSWORD:
             return self._form("That was no name and password.", HTTPStatus.BAD_REQUEST)
         address = self.address(request)
-        if self._addresses.are_up(address) or self._names.are_up(name):
+        network, is_at_home = _network(address), (name, address) in self._at_home
+        if self._addresses.are_up(network) or (self._names.are_up(name) and not is_at_home):
             return self._form("Too many failures. Wait five minutes.", HTTPStatus.TOO_MANY_REQUESTS)
+        self._addresses.begin(network)
+        self._names.begin(name)
         account = await self._accounts.verified(name, password)
-        if account is None:
-            self._addresses.fail(address)
-            self._names.fail(name)
+        if account is not None:
+            self._addresses.forgive(network)
+            self._names.forgive(name)
+            self._at_home[name, address] = True
+        else:
             log.warning("log-in of %r from %s failed", name[:100], address)
             await self._note(name, "", address, "log-in", "failed")
             return self._form("Name or password is wrong.", HTTPStatus.UNAUTHORIZED)
@@ -283,7 +302,7 @@ class Door:
             raise web.HTTPNotFound(text="there is no [oidc] in the settings")
         address = self.address(request)
         state = request.query.get("state", "")
-        if not state or not hmac.compare_digest(request.cookies.get(_PENDING, "").encode(), state.encode()):
+        if not state or not _same(request.cookies.get(_PENDING, ""), state):
             return self._form("This log-in was not begun here, or too long ago. Try again.", HTTPStatus.BAD_REQUEST)
         try:
             person = await self._provider.finish(state, request.query)
@@ -303,6 +322,20 @@ class Door:
             at=self._clock(), who=who, role=role, address=address, what=what, about="", why="", outcome=outcome
         )
         await self._ledger.note(entry)
+
+
+def _same(one: str, other: str) -> bool:
+    """In the same time, whatever they are. Headers that are no UTF-8 come with surrogates."""
+    return hmac.compare_digest(*(text.encode(errors="surrogateescape") for text in (one, other)))
+
+
+def _network(address: str) -> str:
+    """Of IPv6 the /64, of which one host has all addresses."""
+    try:
+        there = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((there, 64), strict=False)) if there.version == 6 else address
 
 
 def require(request: web.Request, role: Role) -> Session:

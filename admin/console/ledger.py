@@ -75,7 +75,7 @@ class Acknowledgement(Struct, frozen=True):
 
 
 def digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode(errors="surrogateescape")).hexdigest()
 
 
 class Ledger:

@@ -194,7 +194,8 @@ def role_of(claims: Mapping[str, Any], settings: Oidc) -> Role | None:
     value: Any = claims
     for part in settings.roles_claim.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
-    held = {value} if isinstance(value, str) else {one for one in value or () if isinstance(one, str)}
+    values = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    held = {one for one in values if isinstance(one, str)}
     for role in (Role.ADMIN, Role.OPERATOR, Role.VIEWER):
         if held & set(settings.roles.get(role, ())):
             return role

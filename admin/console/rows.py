@@ -76,7 +76,7 @@ def changed(before: Mapping[str, Row], now: Mapping[str, Row]) -> tuple[dict[str
 
 def _short(trouble: str) -> str:
     """Without seconds that count up: a row would be new at each look."""
-    return trouble.partition(", heard")[0]
+    return trouble.rpartition(", heard")[0] or trouble
 
 
 def _rounded(bps: float) -> float:

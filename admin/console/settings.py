@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct, field
 
@@ -119,7 +120,7 @@ def _check(settings: Settings, document: Document) -> None:
     ):
         if url is not None and not leads_somewhere(url, ("http", "https")):
             raise refuse(keys, f"read {url!r}; allowed: http(s)://host:port")
-    if settings.public_url is not None and settings.public_url.count("/") > 3:
+    if settings.public_url is not None and urlsplit(settings.public_url).path not in {"", "/"}:
         raise refuse(["public_url"], f"read {settings.public_url!r}; allowed: no path, as cookies name the whole host")
     if settings.fill is not None and not leads_somewhere(settings.fill.bucket, ("s3",)):
         raise refuse(["fill", "bucket"], f"read {settings.fill.bucket!r}; allowed: s3://bucket or s3://bucket/prefix")

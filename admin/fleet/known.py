@@ -39,6 +39,8 @@ class Member(Struct, frozen=True):
     """In one of these."""
     put_off: str | None = None
     """Why maintenance that should have begun has not."""
+    reasons: tuple[str, ...] = ()
+    """Why it is not ready, in its own words."""
 
     @property
     def load_bps(self) -> float:
@@ -53,7 +55,8 @@ class Member(Struct, frozen=True):
             return "its clock is off" if self.is_clock_off else ""
         if self.standing in _RESTING and (self.resting or self.wish != "serve"):
             return ""
-        return f"{self.standing}, heard {'never' if self.heard is None else f'{self.heard:.0f} s ago'}"
+        own = f" ({'; '.join(self.reasons)})" if self.reasons else ""
+        return f"{self.standing}{own}, heard {'never' if self.heard is None else f'{self.heard:.0f} s ago'}"
 
 
 class Fleet(Struct, frozen=True):

@@ -288,7 +288,7 @@ def _parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None) -> Got:
+def exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Got:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, path, body=body, headers=headers)

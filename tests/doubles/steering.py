@@ -1,15 +1,17 @@
 """A real steering replica: `python -m steering serve` in a folder of its own, and appliances that only speak."""
 
+import contextlib
 import hashlib
 import itertools
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.doubles.appliance import PATIENCE, Got, Metrics, as_toml, exchange, free_port, wait_until
 
@@ -202,3 +204,28 @@ class Replica:
 
     def metric(self, name: str, **labels: str) -> float:
         return Metrics(self.admin("GET", "/metrics").body.decode()).value(name, **labels)
+
+
+class Chorus:
+    """Appliances that speak once a second, each as it `said`, until it ends: a fleet that nobody has to prompt."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.speakers = replica.speakers()
+        self.quiet: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._go_on)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _go_on(self) -> None:
+        while not self._over.wait(1):
+            for name, one in self.speakers.items():
+                if name not in self.quiet:
+                    with contextlib.suppress(OSError):
+                        one.beat()

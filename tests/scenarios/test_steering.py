@@ -2,9 +2,7 @@
 
 import base64
 import contextlib
-import datetime as dt
 import http.client
-import ipaddress
 import json
 import os
 import signal
@@ -25,10 +23,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from pyroaring import BitMap
 
 from tests.doubles.appliance import exchange, free_port, wait_until
+from tests.doubles.authority import Authority
 from tests.doubles.steering import SECRET, Replica, appliance, small_fleet
 from wire.access import split_path
 from wire.token import container_of, open_token, read_key_set
@@ -723,36 +721,6 @@ def test_keys_are_for_appliances(signing):
 
 
 # --- TLS ---
-
-
-class Authority:
-    """A certificate authority of a test, and what it signs."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self._key = Ed25519PrivateKey.generate()
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an authority")])
-        self.certificate = self._signed(self._name, self._key.public_key(), is_authority=True)
-        self.path = folder / "authority.pem"
-        self.path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
-
-    def sign(self, name, file):
-        """A certificate and its key in one file."""
-        key = Ed25519PrivateKey.generate()
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(subject, key.public_key(), is_authority=False)
-        path = self.folder / file
-        private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        path.write_bytes(certificate.public_bytes(Encoding.PEM) + private)
-        return str(path)
-
-    def _signed(self, subject, public, *, is_authority):
-        now = dt.datetime.now(dt.UTC)
-        builder = x509.CertificateBuilder(self._name, subject, public, x509.random_serial_number())
-        builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
-        local = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        return builder.add_extension(local, critical=False).sign(self._key, None)
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ import {fleet, may, now} from "/assets/store.js";
 import {buttons, cancel, windows} from "/assets/acts.js";
 import {charts} from "/assets/chart.js";
 
+const signed = (offset) => (Math.abs(offset) < 0.05 ? "0.0" : `${offset > 0 ? "+" : ""}${offset.toFixed(1)}`);
+
 export function appliance(place, id) {
   const row = fleet.rows.get(id);
   if (!row) {
@@ -46,7 +48,7 @@ export function appliance(place, id) {
         ["Sends", `${bits(member.utilisation * member.capacity_bps)} of ${bits(member.capacity_bps)} (${percent(member.utilisation)})`],
         ["Held of what is asked for", percent(member.hit_ratio)],
         ["Holds", `${member.holdings.renditions} renditions`],
-        ["Clock", `${member.clock_offset > 0 ? "+" : ""}${member.clock_offset.toFixed(1)} s${member.is_clock_off ? ": off" : ""}`],
+        ["Clock", `${signed(member.clock_offset)} s${member.is_clock_off ? ": off" : ""}`],
         ["Address", member.url],
         ...(beat ? [
           ["Says", beat.ready ? "it is ready" : `it is not ready: ${(beat.reasons ?? []).join("; ") || "no reason"}`],
@@ -79,7 +81,7 @@ export function appliance(place, id) {
           ["Sources", told.sources.map((one) => `${one.name}: ${one.breaker === "closed" ? "well" : one.breaker}`).join(", ") || "–"],
         ].map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
     } catch (error) {
-      box.replaceChildren(h("p", {class: "failure"}, `It does not answer for itself: ${error.message}`));
+      box.replaceChildren(h("p", {class: "failure"}, `It does not speak for itself: ${error.message}`));
     }
   }
 

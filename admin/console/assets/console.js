@@ -19,7 +19,6 @@ let shown = {change: () => {}, leave: () => {}};
 function show(isFirst) {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/").map(decodeURIComponent);
-  if (name === "main") return;
   shown.leave?.();
   const page = Object.hasOwn(PAGES, name) ? PAGES[name] : missing;
   main.replaceChildren();
@@ -81,6 +80,8 @@ async function start() {
   show(true);
   performance.mark("shown");
   addEventListener("hashchange", () => show(false));
+  // The address names the page: jumping to the content must not change it.
+  document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
   document.getElementById("leave").addEventListener("click", async () => {
     try { await ask("/logout", {}); } catch (error) { say(error.message); return; }
     location.assign("/login");

@@ -15,7 +15,7 @@ export function explain(place, _, query) {
     try {
       const told = await ask(`/api/explain?${new URLSearchParams(new FormData(form))}`);
       const ms = (value) => value.toFixed(1);
-      answer.replaceChildren(
+      answer.replaceChildren(h("div", {},
         h("p", {role: "status"}, `Answer: ${told.answer.map((one) => one.id).join(", ") || "nobody"} (${told.reason}, ${told.fallback}).`),
         told.ranked.length > 0 && table("Ranked, by milliseconds to the first byte", [
           {title: "Appliance", cell: (one) => h("a", {href: `#/appliance/${encodeURIComponent(one.appliance)}`}, one.appliance)},
@@ -28,7 +28,7 @@ export function explain(place, _, query) {
           {title: "Appliance", cell: (one) => h("a", {href: `#/appliance/${encodeURIComponent(one.appliance)}`}, one.appliance)},
           {title: "Site", cell: (one) => one.site}, {title: "By", cell: (one) => one.proximity}, {title: "Why", cell: (one) => one.why},
         ], told.rejected),
-        h("details", {}, h("summary", {}, "Everything, as JSON"), h("pre", {class: "scroll", tabindex: 0}, JSON.stringify(told, null, 2))));
+        h("details", {}, h("summary", {}, "Everything, as JSON"), h("pre", {class: "scroll", tabindex: 0}, JSON.stringify(told, null, 2)))));
     } catch (error) {
       answer.replaceChildren(h("p", {class: "failure", role: "alert"}, error.message));
     }

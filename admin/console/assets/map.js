@@ -3,6 +3,7 @@ import {h} from "/assets/parts.js";
 import {WORLD} from "/assets/world.js";
 
 const LEAST = 30; // Degrees that are shown at least.
+const RADIUS = 5; // Pixels.
 const DRAW = {
   well: (r) => ({tag: "circle", r}),
   resting: (r) => ({tag: "circle", r}),
@@ -30,7 +31,7 @@ export function map() {
 
   function fit() {
     const places = [...known.values()].map((site) => [site.longitude + 180, 90 - site.latitude]);
-    if (places.length === 0) return look([0, 0, 360, 150]);
+    if (places.length === 0) return look([0, 5, 360, 145]);
     const [xs, ys] = [0, 1].map((axis) => places.map((place) => place[axis]));
     const width = Math.min(360, Math.max(LEAST, 1.3 * (Math.max(...xs) - Math.min(...xs))));
     const height = Math.min(170, Math.max(LEAST / 2, 1.3 * (Math.max(...ys) - Math.min(...ys))));
@@ -38,7 +39,9 @@ export function map() {
   }
 
   function draw() {
-    const r = Math.max(box[2], 2 * box[3]) / 220;
+    const {width, height} = svg.getBoundingClientRect();
+    // Spots are as large on a phone as on a wall. Before there is a layout, as on a desk.
+    const r = (width ? Math.max(box[2] / width, box[3] / height) : box[2] / 800) * RADIUS;
     const worst = ["well", "resting", "warning", "bad"];
     const ordered = [...known.values()].sort((one, other) => worst.indexOf(one.state) - worst.indexOf(other.state));
     spots.replaceChildren(...ordered.map((site) => {
@@ -60,6 +63,7 @@ export function map() {
   const element = h("div", {class: "map"}, svg, h("div", {class: "zoom"},
     button("+", "Closer", () => zoom(1 / 1.5)), button("−", "Farther", () => zoom(1.5)), button("All", "All sites", fit)));
   let drawn = "";
+  new ResizeObserver(() => { if (box) draw(); }).observe(svg);
   return {
     element,
     show(sites) {

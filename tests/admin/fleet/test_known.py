@@ -50,6 +50,11 @@ def test_who_rests_as_it_was_told_to_is_well(standing, wish, trouble):
     assert member("lis-1", standing=standing, wish=wish).trouble == trouble
 
 
+def test_who_is_not_ready_says_why_itself():
+    one = member("lis-1", standing="suspect", reasons=("a device is failing", "no source answers"))
+    assert one.trouble.startswith("suspect (a device is failing; no source answers), heard ")
+
+
 def test_a_clock_that_is_off_is_a_trouble_of_one_that_serves():
     assert member("lis-1", is_clock_off=True).trouble == "its clock is off"
 

@@ -1,0 +1,46 @@
+"""Roles, and passwords that are kept as hashes only."""
+
+import asyncio
+
+import pytest
+
+from admin.console.accounts import Account, Accounts, Role, is_hash
+from tests.doubles.console import PASSWORD, password_hash
+
+
+@pytest.mark.parametrize(
+    ("role", "wanted", "may"),
+    [
+        (Role.VIEWER, Role.VIEWER, True),
+        (Role.VIEWER, Role.OPERATOR, False),
+        (Role.OPERATOR, Role.VIEWER, True),
+        (Role.OPERATOR, Role.ADMIN, False),
+        (Role.ADMIN, Role.OPERATOR, True),
+    ],
+)
+def test_a_role_may_what_those_below_it_may(role, wanted, may):
+    assert role.may(wanted) is may
+
+
+def test_passwords_are_hashed_with_argon2id_as_rfc_9106_recommends():
+    assert password_hash().startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert PASSWORD not in password_hash()
+    assert is_hash(password_hash())
+
+
+@pytest.mark.parametrize("text", ["", "secret", "$argon2i$v=19$m=65536,t=3,p=4$c2FsdHNhbHQ$aGFzaGhhc2g", "$2b$12$x"])
+def test_nothing_else_is_taken_for_a_hash(text):
+    assert not is_hash(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "is_known"),
+    [("ada", PASSWORD, True), ("ada", PASSWORD + "x", False), ("ada", "", False), ("eve", PASSWORD, False)],
+)
+def test_only_the_right_name_with_the_right_password_is_let_in(name, password, is_known):
+    async def verified():
+        account = Account("ada", Role.ADMIN, password_hash())
+        return await Accounts((account,)).verified(name, password)
+
+    found = asyncio.run(verified())
+    assert (found is not None and found.name == "ada") is is_known

@@ -194,6 +194,7 @@ class Admin:
             "since": member.since,
             "heard": None if member.heard_at is None else round(self._clock() - member.heard_at, 3),
             "utilisation": round(member.utilisation, 4),
+            "egress_bps": 0.0 if member.heartbeat is None else member.heartbeat.egress_bps,
             "capacity_bps": member.capacity_bps,
             "hit_ratio": member.hit_ratio,
             "holdings": {"version": member.holdings_version, "renditions": len(member.holdings)},

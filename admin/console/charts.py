@@ -17,6 +17,7 @@ from admin.fleet.asking import FleetError, asked
 
 _DEADLINE: Final = 10.0
 _POINTS: Final = 240
+_SCRAPED: Final = 15
 SPANS: Final = {"1h": 3600, "6h": 6 * 3600, "24h": 86400, "7d": 7 * 86400}
 _ID: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
@@ -107,8 +108,9 @@ class Prometheus:
         return {"id": name, "title": panel.title, "unit": panel.unit, "lines": lines}
 
     async def _range(self, query: str, span: int, now: float) -> list[_Series]:
-        step = max(15, span // _POINTS)
-        end = now // step * step
+        # The last point is of now, however coarse the others are.
+        step = max(_SCRAPED, span // _POINTS)
+        end = now // _SCRAPED * _SCRAPED
         params = {"query": query, "start": str(end - span), "end": str(end), "step": str(step), "timeout": "8s"}
         url = f"{self._url}/api/v1/query_range"
         body = await asked(self._session, "POST", url, _DEADLINE, data=params)

@@ -1,7 +1,7 @@
 """The fill night: how far each appliance is, by its own agent, and what the plan expected of the day.
 
 Agents are asked when somebody looks, all at once, and whoever does not answer in three seconds is shown as such. What
-was asked is good for five seconds, whoever looks.
+was asked is good for two seconds, whoever looks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from admin.fleet.known import Inventory
 
 _DEADLINE: Final = 3.0
 _AT_ONCE: Final = 64
-_GOOD_FOR: Final = 5.0
+_GOOD_FOR: Final = 2.0
 _PLAN_GOOD_FOR: Final = 300.0
 _BUCKET: Final = 20.0
 

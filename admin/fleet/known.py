@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from admin.errors import UsageError
 
@@ -30,6 +30,8 @@ class Member(Struct, frozen=True):
     heard: float | None = None
     """Seconds since its last heartbeat."""
     utilisation: float = 0.0
+    """Of what is scarcest: network, connections or processors."""
+    load_bps: float = field(name="egress_bps", default=0.0)
     capacity_bps: float = 0.0
     hit_ratio: float | None = None
     clock_offset: float = 0.0
@@ -41,10 +43,6 @@ class Member(Struct, frozen=True):
     """Why maintenance that should have begun has not."""
     reasons: tuple[str, ...] = ()
     """Why it is not ready, in its own words."""
-
-    @property
-    def load_bps(self) -> float:
-        return self.utilisation * self.capacity_bps
 
     @property
     def trouble(self) -> str:
@@ -108,6 +106,7 @@ class SiteRow(Struct, frozen=True):
 
     @property
     def utilisation(self) -> float | None:
+        """Of the network; None: nobody serves."""
         return self.load_bps / self.capacity_bps if self.capacity_bps else None
 
 

@@ -1,6 +1,7 @@
 """A real console: `oca-admin serve` as a process of its own, and people who are logged in there."""
 
 import json
+import os
 import signal
 import ssl
 import subprocess
@@ -86,6 +87,7 @@ class Console:
         self.log = folder / "console.log"
         self._config = folder / "console.toml"
         self._process: subprocess.Popen[bytes] | None = None
+        self.env: dict[str, str] = {}
         self.trusted: ssl.SSLContext | None = None
         """With [tls]: how its certificate is verified."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,7 @@ class Console:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self.env},
             )
         wait_until(self._is_up, "the console answers")
         return self

@@ -65,14 +65,14 @@ class Prometheus:
 
     def __init__(self, folder: Path, steering: int, told: Told) -> None:
         """`steering`: the port of its admin listener, which is scraped and says what else is."""
-        self.port, self._alertmanager = free_port(), free_port()
+        self.port, self.alertmanager_port = free_port(), free_port()
         self._folder = folder
         self._processes: list[subprocess.Popen[bytes]] = []
         self._write(steering, told.server_port)
 
     def _write(self, steering: int, told: int) -> None:
         main = (FILES / "prometheus.yml").read_text().replace("STEERING:9146", f"127.0.0.1:{steering}")
-        settings = yaml.safe_load(main.replace("127.0.0.1:9093", f"127.0.0.1:{self._alertmanager}"))
+        settings = yaml.safe_load(main.replace("127.0.0.1:9093", f"127.0.0.1:{self.alertmanager_port}"))
         settings["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         for job in settings["scrape_configs"]:
             for discovery in job.get("http_sd_configs", ()):
@@ -96,7 +96,7 @@ class Prometheus:
             "prometheus-alertmanager",
             f"--config.file={self._folder}/alertmanager.yml",
             f"--storage.path={self._folder}/alerts",
-            f"--web.listen-address=127.0.0.1:{self._alertmanager}",
+            f"--web.listen-address=127.0.0.1:{self.alertmanager_port}",
             "--cluster.listen-address=",
         )
         self._run(

@@ -1,74 +1,26 @@
 """What the NOC is told by real Prometheus and Alertmanager with the repository's files, of a fleet that loses boxes."""
 
 import contextlib
-from types import SimpleNamespace
 
 import pytest
 
 from admin.dashboards.board import Rare
 from admin.dashboards.boards import BOARDS
 from tests.docs.test_dashboards import filled
-from tests.doubles.agents import Agent
-from tests.doubles.appliance import PATIENCE, free_port, wait_until
-from tests.doubles.origin import Origin
-from tests.doubles.prometheus import lacking, running
-from tests.doubles.s3 import S3Server, moto
-from tests.doubles.steering import SECRET, Replica, site
-from tests.doubles.steering import appliance as entry
+from tests.doubles.appliance import PATIENCE, wait_until
+from tests.doubles.noc import BOXES, FILM
+from tests.doubles.noc import noc as watched_fleet
+from tests.doubles.prometheus import lacking
 
-BOXES = ("lis-1", "lis-2", "mad-1")
-FILM = "/titles/film/720p.1f/seg-1.m4s"
 VIEWER = {"CMCD_Object": "br=3000,d=4000,ot=v", "CMCD_Request": "bl=8000", "CMCD_Session": 'sid="a-viewer"'}
 
 
 @pytest.fixture(scope="module")
 def noc(module_appliance, tmp_path_factory):
-    """Three appliances at two sites, an agent beside one, steering, and who watches them."""
     if lacking():
         pytest.skip(f"not here: {', '.join(lacking())}; apt-get install prometheus prometheus-alertmanager")
-    folder = tmp_path_factory.mktemp("noc")
-    with contextlib.ExitStack() as stack:
-        origin, store = stack.enter_context(Origin()), stack.enter_context(moto(folder))
-        boxes = {name: module_appliance(origin.url, name=name, env=S3Server.environment()) for name in BOXES}
-        agent = Agent(
-            folder / "agent",
-            "lis-1",
-            f"http://127.0.0.1:{boxes['lis-1'].control_port}",
-            "s3://films/control",
-            store.endpoint_url,
-        )
-        stack.callback(agent.stop)
-        fleet = {
-            "operator": [{"id": "isp"}],
-            "site": [site("lis", "isp", 38.7, -9.1, "PT"), site("mad", "isp", 40.4, -3.7, "ES", serves="everyone")],
-            "appliance": [
-                entry(name, name[:3], url=box.url, metrics=f"127.0.0.1:{box.control_port}")
-                for name, box in boxes.items()
-            ],
-        }
-        fleet["appliance"][0]["agent_metrics"] = f"127.0.0.1:{agent.port}"
-        token = folder / "token"
-        token.write_text(SECRET)
-        token.chmod(0o600)
-        replica = Replica(folder / "steering", fleet)
-        stack.callback(replica.kill)
-        replica.start(
-            listen={"dns": f"127.0.0.1:{free_port()}"},
-            patience={"rise": 1, "ramp": 1, "interval": 1, "quiet_after": 13, "silent_after": 14},
-        )
-        for box in boxes.values():
-            told = {"urls": [f"http://127.0.0.1:{replica.fleet_port}"], "token_file": str(token), "interval": "1 s"}
-            box.launch(
-                listen={"workers": 1},
-                steering=told | {"interfaces": ["lo"], "link_speed": "10 Gbit/s"},
-                demand={"bucket": "s3://films/control", "endpoint_url": store.endpoint_url, "region": "us-east-1"},
-            )
-        for box in boxes.values():
-            box.wait_ready()
-        agent.start().wait_up()
-        origin.put(FILM, 10_000)
-        prometheus, told = stack.enter_context(running(folder, replica.admin_port))
-        yield SimpleNamespace(boxes=boxes, prometheus=prometheus, told=told, replica=replica)
+    with watched_fleet(module_appliance, tmp_path_factory.mktemp("noc")) as fleet:
+        yield fleet
 
 
 def up(noc):

@@ -45,7 +45,7 @@ export function appliance(place, id) {
         ["Standing", `${member.standing} since ${moment(member.since)}`],
         ["Heartbeat", member.heard === null ? "never" : `${ago(member.heard)} ago${member.from_snapshot ? " (before steering started anew)" : ""}`],
         ["Wanted", member.wish],
-        ["Sends", `${bits(member.utilisation * member.capacity_bps)} of ${bits(member.capacity_bps)} (${percent(member.utilisation)})`],
+        ["Sends", `${bits(member.egress_bps)} of ${bits(member.capacity_bps)}; ${percent(member.utilisation)} full, by what is scarcest`],
         ["Held of what is asked for", percent(member.hit_ratio)],
         ["Holds", `${member.holdings.renditions} renditions`],
         ["Clock", `${signed(member.clock_offset)} s${member.is_clock_off ? ": off" : ""}`],

@@ -43,6 +43,6 @@ export function fill(place) {
   }
 
   draw();
-  const timer = setInterval(() => { if (!document.hidden) draw(); }, 5000);
+  const timer = setInterval(() => { if (!document.hidden) draw(); }, 3000);
   return {leave: () => clearInterval(timer)};
 }

@@ -32,9 +32,9 @@ def test_how_an_appliance_is_follows_from_its_standing_and_what_was_ordered(said
 
 
 def test_numbers_are_rounded_to_what_is_seen():
-    told = row(utilisation=0.12345, capacity_bps=1e10, hit_ratio=0.98765)
-    assert (told["full"], told["load"], told["hits"]) == (0.12, 1.2e9, 0.99)
-    assert row(utilisation=0.0, capacity_bps=1e10)["load"] == 0.0
+    told = row(utilisation=0.32345, load_bps=1.2345e9, hit_ratio=0.98765)
+    assert (told["full"], told["load"], told["hits"]) == (0.32, 1.2e9, 0.99)
+    assert row(load_bps=0.0)["load"] == 0.0
 
 
 def test_silence_that_only_grows_longer_is_no_news():

@@ -7,9 +7,8 @@ from admin.fleet.known import Box, Fleet, Inventory, Member, Place, chosen, site
 
 
 def member(name, site="lis", standing="serving", full=0.5, capacity=100e9, **more):
-    return Member(
-        name, site, f"https://{name}.example", more.pop("wish", "serve"), standing, 1.0, full, capacity, 0.9, **more
-    )
+    said = {"wish": "serve", "heard": 1.0, "utilisation": full, "load_bps": full * capacity, "hit_ratio": 0.9}
+    return Member(name, site, f"https://{name}.example", standing=standing, capacity_bps=capacity, **{**said, **more})
 
 
 FLEET = Fleet((member("lis-1"), member("lis-2"), member("mad-1", "mad")))

@@ -98,19 +98,18 @@ class Prometheus:
         return await asyncio.gather(*(self._panel(name, panel, at, span, now) for name, panel in PANELS.items()))
 
     async def _panel(self, name: str, panel: Panel, at: str, span: str, now: float) -> Row:
+        step, end = _grid(span, now)
         lines = []
         for title, query in panel.lines.items():
-            for series in await self._range(query.replace("$at", at), SPANS[span], now):
+            for series in await self._range(query.replace("$at", at), SPANS[span], step, end):
                 label = title[2:-2] if title.startswith("{{") else None
                 shown = title if label is None else series.metric.get(label, "?")
                 points = [(moment, float(value)) for moment, value in series.values]
                 lines.append({"name": shown, "points": [point for point in points if point[1] == point[1]]})
-        return {"id": name, "title": panel.title, "unit": panel.unit, "lines": lines}
+        told = {"id": name, "title": panel.title, "unit": panel.unit, "lines": lines}
+        return {**told, "begin": end - SPANS[span], "end": end, "step": step}
 
-    async def _range(self, query: str, span: int, now: float) -> list[_Series]:
-        # The last point is of now, however coarse the others are.
-        step = max(_SCRAPED, span // _POINTS)
-        end = now // _SCRAPED * _SCRAPED
+    async def _range(self, query: str, span: int, step: int, end: float) -> list[_Series]:
         params = {"query": query, "start": str(end - span), "end": str(end), "step": str(step), "timeout": "8s"}
         url = f"{self._url}/api/v1/query_range"
         body = await asked(self._session, "POST", url, _DEADLINE, data=params)
@@ -118,3 +117,8 @@ class Prometheus:
             return msgspec.json.decode(body, type=_Answer).data.result
         except msgspec.DecodeError as error:
             raise FleetError(f"{url}: an answer that can't be read: {error}") from error
+
+
+def _grid(span: str, now: float) -> tuple[int, float]:
+    """Seconds between points, and the last one: of now, however coarse the others are."""
+    return max(_SCRAPED, SPANS[span] // _POINTS), now // _SCRAPED * _SCRAPED

@@ -55,7 +55,7 @@ export function appliance(place, id) {
           ["Connections", String(beat.connections ?? 0)], ["Processors", percent(beat.cpu)], ["Health", percent(beat.health)], ["Software", beat.version || "–"],
         ] : []),
       ].map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
-      decisions.replaceChildren(told.decisions.length === 0 ? h("p", {class: "quiet"}, "Nobody, of the last some thousands.") : table("Of the last decisions", [
+      decisions.replaceChildren(told.decisions.length === 0 ? h("p", {class: "quiet"}, "None of the last 4,096 decisions led here.") : table("Of the last decisions", [
         {title: "At", cell: (one) => moment(one.at)}, {title: "Asked for", cell: (one) => one.content, words: true},
         {title: "By", cell: (one) => one.way.replace("_", " ")}, {title: "Answered", cell: (one) => one.answer.join(", "), words: true},
       ], told.decisions.slice(0, 10)));

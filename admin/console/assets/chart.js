@@ -1,4 +1,4 @@
-// Lines over time, drawn as SVG: {title, unit, lines: [{name, points: [[moment, value], ...]}]}.
+// Lines over time, drawn as SVG: {title, unit, begin, end, step, lines: [{name, points: [[moment, value], ...]}]}.
 import {bits, h, percent, seconds} from "/assets/parts.js";
 
 const UNITS = {"bit/s": bits, ratio: percent, seconds, count: (value) => String(Math.round(value))};
@@ -12,8 +12,7 @@ export function chart(panel) {
     figure.append(h("p", {class: "quiet"}, "Nothing was measured in this time."));
     return figure;
   }
-  const moments = lines.flatMap((line) => line.points.map((point) => point[0]));
-  const [first, last] = [Math.min(...moments), Math.max(...moments)];
+  const [first, last] = [panel.begin, panel.end];
   const most = panel.unit === "ratio" && panel.id !== "errors"
     ? 1
     : nice(Math.max(...lines.flatMap((line) => line.points.map((point) => point[1]))) || 1);
@@ -31,7 +30,12 @@ export function chart(panel) {
   }
   lines.forEach((line, place) => svg.append(h("path", {
     class: `c${place % 6}`,
-    d: line.points.map(([at, value], step) => `${step ? "L" : "M"}${x(at).toFixed(1)} ${y(Math.min(value, most)).toFixed(1)}`).join(""),
+    d: line.points.map(([at, value], place) => {
+      // A gap in what was measured is a gap; a point alone is a dot.
+      const [before, after] = [place - 1, place + 1].map((near) => Math.abs((line.points[near]?.[0] ?? Infinity) - at) < 2.5 * panel.step);
+      const spot = `${x(at).toFixed(1)} ${y(Math.min(value, most)).toFixed(1)}`;
+      return before ? `L${spot}` : after ? `M${spot}` : `M${spot}h0`;
+    }).join(""),
   })));
   const key = lines.map((line, place) => h("li", {class: `c${place % 6}`}, h("span", {class: "state"}, `${line.name}: ${words(line.points.at(-1)[1])}`)));
   const mark = h("line", {class: "grid", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden"});

@@ -19,7 +19,7 @@ h.svg = new Set(["path", "circle", "rect", "line", "g", "polygon", "text", "titl
 export const bits = (bps) => unit(bps, 1000, ["b/s", "kb/s", "Mb/s", "Gb/s", "Tb/s", "Pb/s"]);
 export const bytes = (size) => unit(size, 1000, ["B", "kB", "MB", "GB", "TB", "PB"]);
 export const percent = (share) => (share === null || share === undefined ? "–" : `${Math.round(share * 100)} %`);
-export const seconds = (span) => (span < 1 ? `${Math.round(span * 1000)} ms` : `${span.toFixed(1)} s`);
+export const seconds = (span) => (span >= 1 ? `${span.toFixed(1)} s` : `${span >= 0.01 || span === 0 ? Math.round(span * 1000) : (span * 1000).toFixed(1)} ms`);
 
 function unit(value, step, names) {
   if (value === null || value === undefined) return "–";

@@ -72,6 +72,10 @@ bench-publish: $(READY) ## what encryption and single files cost a publisher, be
 bench-crowd: $(READY) ## 500 viewers of the demo's four appliances, and what they felt
 	@exec $(BIN)/python -m tests.bench.crowd $(ARGS)
 
+.PHONY: bench-console
+bench-console: $(READY) ## the NOC's console with 2,000 appliances in a browser: first paint, stutter, cost (needs chromium)
+	@exec $(BIN)/python -m tests.bench.console $(ARGS)
+
 .PHONY: sim
 sim: $(READY) ## a day of 20 million viewers over 20,000 appliances, beside two simpler ways to steer (15 minutes, plots in build/sim)
 	@exec $(BIN)/python -m tests.bench.sim $(ARGS)

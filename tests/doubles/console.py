@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -74,6 +75,9 @@ class Events:
         return "over"
 
     def close(self) -> None:
+        if self._connection.sock is not None:
+            # Whoever reads in another thread is woken.
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
         self._connection.close()
 
 
@@ -113,6 +117,11 @@ class Console:
             )
         wait_until(self._is_up, "the console answers")
         return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def _is_up(self) -> bool:
         assert self._process is not None

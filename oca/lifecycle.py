@@ -13,6 +13,7 @@ import time
 from typing import Final
 
 from oca.errors import OcaError
+from oca.logs import Ring, RingHandler
 from oca.settings import Settings, unpack_settings
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -32,6 +33,13 @@ def configure_logging(name: str) -> None:
         stream=sys.stderr,
     )
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+def keep_log(name: str, log_fd: int) -> Ring:
+    """From now on, keep in the appliance's ring what is logged."""
+    ring = Ring(log_fd)
+    logging.getLogger().addHandler(RingHandler(ring, name))
+    return ring
 
 
 def begin_child(name: str, supervisor: int, lock_fd: int | None = None) -> None:

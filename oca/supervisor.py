@@ -24,6 +24,8 @@ from oca.activation import notify, passed_sockets
 from oca.counters import COUNTERS_BYTES, ROWS, WORDS, Count
 from oca.errors import OcaError, SettingsError
 from oca.ipc import socket_path
+from oca.lifecycle import keep_log
+from oca.logs import RING_BYTES
 from oca.settings import Settings, pack_settings
 from oca.store.board import BOARD_BYTES, CounterMemory, new_memory
 from oca.store.index import Index
@@ -76,6 +78,8 @@ class Supervisor:
             self._add_listeners(settings.listen.workers)
         self._control = passed.get("control", [None])[0] or _listening(settings.listen.control, "listen.control")
         self._board_fd = new_memory("oca-board", BOARD_BYTES)
+        self._log_fd = new_memory("oca-log", RING_BYTES)
+        keep_log("oca", self._log_fd)
         self._counters_fd = new_memory("oca-counters", COUNTERS_BYTES)
         self._counters = CounterMemory(self._counters_fd, ROWS * WORDS).words
         self._free_rows = list(range(ROWS))
@@ -172,6 +176,7 @@ class Supervisor:
                 "desk": self._desk.fileno(),
                 "control": self._control.fileno(),
                 "lock": self._keeper_lock,
+                "log": self._log_fd,
             },
         )
         self._spawn(self._watch_keeper(self._keeper))
@@ -194,6 +199,7 @@ class Supervisor:
                     "listener": self._listeners[place % len(self._listeners)].fileno(),
                     "run-dir": self._run_dir_fd,
                     "ready": ready_child,
+                    "log": self._log_fd,
                 },
                 "--number",
                 str(number),

@@ -35,6 +35,7 @@ _MOST_BODY: Final = 256 * 1024
 _BODY: Final = 10.0
 _BOX: Final = 3.0
 """Seconds that an appliance's own words are waited for. The rest of its page does not."""
+_LINES: Final = 200
 _BEAT: Final = 15.0
 """Seconds between signs of life on a stream of events."""
 _RUNBOOK: Final = re.compile(r"[A-Za-z]{1,80}")
@@ -131,6 +132,7 @@ class Api:
             ("/api/events", self._events),
             ("/api/appliances/{id}", self._appliance),
             ("/api/appliances/{id}/box", self._box),
+            ("/api/appliances/{id}/logs", self._logs),
             ("/api/charts", self._charts),
             ("/api/explain", self._explain),
             ("/api/fill", self._fill),
@@ -213,15 +215,23 @@ class Api:
         )
         return _json({"member": member, "decisions": decisions["decisions"], "changes": changes["changes"]})
 
-    async def _box(self, request: web.Request) -> web.Response:
-        """What an appliance says of itself, if it answers within three seconds."""
+    def _address_of(self, request: web.Request) -> str:
         name = request.match_info["id"]
         box = next((box for box in self._watching.inventory.appliance if box.id == name), None)
         if box is None:
             raise web.HTTPNotFound(text=f"there is no appliance {name[:80]!r}")
         if box.metrics is None:
             raise FleetError(f"the inventory has no address (metrics) of {name}")
-        return _json(await self._desk.of_appliance(box.metrics, "/v1/status", _BOX))
+        return box.metrics
+
+    async def _box(self, request: web.Request) -> web.Response:
+        """What an appliance says of itself, if it answers within three seconds."""
+        return _json(await self._desk.of_appliance(self._address_of(request), "/v1/status", _BOX))
+
+    async def _logs(self, request: web.Request) -> web.Response:
+        """Its last lines, as long."""
+        path = f"/v1/logs?lines={_LINES}&level=INFO"
+        return _json(await self._desk.of_appliance(self._address_of(request), path, _BOX))
 
     async def _charts(self, request: web.Request) -> web.Response:
         if self._prometheus is None:

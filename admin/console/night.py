@@ -7,7 +7,7 @@ was asked is good for two seconds, whoever looks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -16,11 +16,23 @@ from msgspec import Struct
 from admin.bucket import Bucket
 from admin.console.rows import Row
 from admin.errors import AdminError
-from admin.fleet.asking import Desk
+from admin.fleet.asking import Desk, FleetError
 from admin.fleet.known import Inventory
 
 _DEADLINE: Final = 3.0
-_AT_ONCE: Final = 64
+_FIELDS: Final = (
+    "phase",
+    "reason",
+    "night",
+    "order_bytes",
+    "done_bytes",
+    "order_renditions",
+    "done_renditions",
+    "failed",
+    "source_bytes",
+    "is_behind",
+    "finished_at",
+)
 _GOOD_FOR: Final = 2.0
 _PLAN_GOOD_FOR: Final = 300.0
 _BUCKET: Final = 20.0
@@ -65,20 +77,10 @@ class Night:
         return {"agents": self._told[1], "plan": self._plan[1]}
 
     async def _agents(self, inventory: Inventory) -> list[Row]:
-        turn = asyncio.Semaphore(_AT_ONCE)
-
-        async def one(name: str, site: str, address: str) -> Row:
-            async with turn:
-                try:
-                    said: Mapping[str, Any] = await self._desk.of_appliance(address, "/v1/status", _DEADLINE)
-                except AdminError as error:
-                    return {"id": name, "site": site, "error": str(error)}
-            kept = ("phase", "reason", "night", "order_bytes", "done_bytes", "order_renditions", "done_renditions")
-            row = {field: said.get(field) for field in (*kept, "failed", "source_bytes", "is_behind", "finished_at")}
-            return {"id": name, "site": site, "error": None, **row}
-
-        boxes = [(box.id, box.site, box.agent_metrics) for box in inventory.appliance if box.agent_metrics is not None]
-        return list(await asyncio.gather(*(one(*box) for box in sorted(boxes))))
+        boxes = {box.id: box for box in sorted(inventory.appliance, key=lambda box: box.id)}
+        asked = {box.id: box.agent_metrics for box in boxes.values() if box.agent_metrics is not None}
+        answers = await self._desk.ask_all(asked, "/v1/status", _DEADLINE)
+        return [_row(boxes[name].site, name, said) for name, said in answers.items()]
 
     async def _expected(self) -> Row:
         """What the applied plan says, or why nothing can be told."""
@@ -109,3 +111,9 @@ class Night:
             "who": plan.who,
             "sites": {site.id: {"before": site.pledged_before, "after": site.pledged_after} for site in sites},
         }
+
+
+def _row(site: str, name: str, said: Any) -> Row:  # noqa: ANN401 as an agent says it, or a FleetError
+    if isinstance(said, FleetError):
+        return {"id": name, "site": site, "error": str(said)}
+    return {"id": name, "site": site, "error": None, **{field: said.get(field) for field in _FIELDS}}

@@ -10,10 +10,10 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 
-from admin.errors import UsageError
-from admin.fleet import maintenance
+from admin.fleet import boxes, maintenance
 from admin.fleet.asking import Desk, FleetError
-from admin.fleet.known import Fleet, Inventory, Member, chosen, sites_of
+from admin.fleet.boxes import addresses
+from admin.fleet.known import Fleet, Member, chosen, sites_of
 from admin.fleet.showing import (
     CODES,
     INTERRUPTED,
@@ -49,9 +49,9 @@ def add_commands(app: typer.Typer) -> None:
         ("changes", changes_command),
         ("purge", purge_command),
         ("prefetch", prefetch_command),
-        ("devices", devices_command),
     ):
         app.command(name=name, epilog=CODES)(command)
+    boxes.add_commands(app)
 
 
 def status_command(*, steering: Steering = None, json: AsJson = False, watch: Watch = False) -> None:
@@ -286,33 +286,6 @@ def prefetch_command(
     _tell_fleet("prefetch", "/v1/prefetch", {"path": path}, site, steering, lambda _: "on its way", as_json=json)
 
 
-def devices_command(
-    *,
-    name: Annotated[str, typer.Argument(metavar="ID", help="The appliance.")],
-    steering: Steering = None,
-    json: AsJson = False,
-) -> None:
-    """List the devices of an appliance: how each stands, why, and how full it is."""
-
-    async def look(at: Desk) -> tuple[RenderableType, Any]:
-        address = _addresses(await at.inventory(), None, name)[name]
-        told = await at.of_appliance(address, "/v1/devices")
-        rows = [
-            (
-                str(one["path"]),
-                str(one["tier"]),
-                str(one["standing"]),
-                str(one.get("reason") or ""),
-                f"{one.get('used_bytes', 0) / 1e9:.1f} GB",
-                f"{one['capacity_bytes'] / 1e9:.1f} GB",
-            )
-            for one in told["devices"]
-        ]
-        return table(("device", "tier", "standing", "why", "used", "of"), rows, right=(4, 5)), told["devices"]
-
-    show("devices", steering, look, as_json=json)
-
-
 # --- How they are told ---
 
 
@@ -329,9 +302,9 @@ def _tell_fleet(
     watching = Silence() if as_json else watcher()
 
     async def act(at: Desk) -> dict[str, Any]:
-        addresses = _addresses(await at.inventory(), site)
-        with watching.step(command, len(addresses)) as step:
-            answers = await at.tell_all(addresses, where, order, step.reach)
+        asked = addresses(await at.inventory(), site)
+        with watching.step(command, len(asked)) as step:
+            answers = await at.tell_all(asked, where, order, step.reach)
             failed = sum(isinstance(said, FleetError) for said in answers.values())
             step.note(f"{len(answers) - failed} of {len(answers)} appliances")
         return answers
@@ -348,18 +321,6 @@ def _tell_fleet(
         sys.stderr.write(f"oca-admin {command}: {name}: {words}\n")
     if failed:
         raise typer.Exit(1)
-
-
-def _addresses(inventory: Inventory, site: str | None, name: str | None = None) -> dict[str, str]:
-    """Where appliances' control listeners are. Raises UsageError if there is nobody to tell."""
-    boxes = [box for box in inventory.appliance if site in (None, box.site) and name in (None, box.id)]
-    if not boxes:
-        raise UsageError(f"there is no appliance{f' {name!r}' if name else ''}{f' at {site!r}' if site else ''}")
-    found = {box.id: box.metrics for box in boxes if box.metrics is not None}
-    silent = [box.id for box in boxes if box.id not in found]
-    if silent:
-        raise UsageError(f"the inventory has no address (`metrics`) of {', '.join(silent[:5])}; nobody was told")
-    return found
 
 
 def _changed(change: dict[str, Any]) -> str:

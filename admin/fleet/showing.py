@@ -101,5 +101,6 @@ def ago(seconds: float) -> str:
     return f"{seconds:.0f} s ago" if seconds < 120 else f"{seconds / 60:.0f} min ago"
 
 
-def print_json(told: Any) -> None:  # noqa: ANN401
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(told)).decode() + "\n")
+def print_json(told: Any, *, in_one_line: bool = False) -> None:  # noqa: ANN401
+    encoded = msgspec.json.encode(told)
+    sys.stdout.write((encoded if in_one_line else msgspec.json.format(encoded)).decode() + "\n")

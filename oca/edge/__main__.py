@@ -10,12 +10,12 @@ import uvloop
 
 from oca.edge.app import run_worker
 from oca.errors import OcaError
-from oca.lifecycle import begin_child, read_settings_from
+from oca.lifecycle import begin_child, keep_log, read_settings_from
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="oca.edge", description=__doc__)
-    for name in ("settings", "board", "counters", "listener", "run-dir", "ready"):
+    for name in ("settings", "board", "counters", "listener", "run-dir", "ready", "log"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--place", type=int, required=True)
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--supervisor", type=int, required=True)
     given = parser.parse_args()
     begin_child("edge", given.supervisor)
+    keep_log("edge", given.log_fd)
     try:
         uvloop.run(
             run_worker(

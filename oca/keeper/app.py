@@ -27,6 +27,7 @@ from oca.keeper.exporter import Exporter
 from oca.keeper.filling import Filling, FillMetrics
 from oca.keeper.key_courier import KeyCourier
 from oca.keeper.library import Library, Spawner
+from oca.keeper.logbook import Logbook
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter, new_steering_session
 from oca.keeper.reporting import ReportMetrics
@@ -38,6 +39,7 @@ from oca.keeper.stock import StockReport
 from oca.keeper.stocktaker import Stocktaker
 from oca.keeper.viewer_metrics import ViewerMetrics
 from oca.keeper.viewers import Viewers
+from oca.logs import Ring
 from oca.settings import Settings, Steering, keys_file
 from oca.store.board import Board, CounterMemory, DrainCause
 from oca.store.index import Index
@@ -57,7 +59,13 @@ _LOAD_AT_START: Final = 1.0
 
 
 async def run_keeper(
-    settings: Settings, *, board_fd: int, counters_fd: int, desk_socket: socket.socket, control_socket: socket.socket
+    settings: Settings,
+    *,
+    board_fd: int,
+    counters_fd: int,
+    desk_socket: socket.socket,
+    control_socket: socket.socket,
+    ring: Ring,
 ) -> None:
     """Run until SIGTERM. Blocks that are not on disk by then are dropped; workers ask for them again."""
     stopped = asyncio.Event()
@@ -175,7 +183,9 @@ async def run_keeper(
             demand,
             filling,
         )
-        runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
+        application = control.application()
+        Logbook(ring).add_routes(application)
+        runner = web.AppRunner(application, access_log=None, keepalive_timeout=15)
         await runner.setup()
         await web.SockSite(runner, control_socket).start()
         spawner.spawn(settle(), "settle devices")

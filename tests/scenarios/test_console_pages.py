@@ -400,6 +400,7 @@ def test_an_appliance_is_seen_from_all_sides(noc, console, page):
     expect(devices).to_contain_text("nvme")
     expect(one.get_by_role("region", name="Of the last decisions")).to_contain_text("film")
     expect(one.get_by_text("the inventory file: put-appliance")).to_be_visible()
+    expect(one.locator("pre.log")).to_contain_text("INFO appliance mad-1 serves")
 
 
 def test_a_decision_is_explained_in_a_form(console, page):

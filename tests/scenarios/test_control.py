@@ -1,6 +1,8 @@
 """The control API: what the operator and the fill agent ask of a running appliance."""
 
 import asyncio
+import os
+import signal
 import time
 
 import pytest
@@ -289,3 +291,23 @@ def test_prefetching_an_object_without_validators_brings_all_of_it(appliance, or
     asked = origin.count(path)
     assert appliance.get(path).body == content
     assert origin.count(path) == asked
+
+
+def test_the_last_lines_of_all_processes_are_told_and_outlive_a_keeper(make_appliance):
+    one = make_appliance().start()
+    lines = one.control("GET", "/v1/logs").json()["lines"]
+    assert {line["process"] for line in lines} >= {"oca", "keeper"}
+    (keeper,) = one.keeper_pids
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: one.keeper_pids not in ([], [keeper]), "the keeper is replaced")
+    one.wait_ready()
+    told = one.control("GET", "/v1/logs?level=error").json()
+    assert any(str(keeper) in line["text"] for line in told["lines"])
+    assert one.control("GET", f"/v1/logs?since={told['next']}").json()["lines"] == []
+    assert len(one.control("GET", "/v1/logs?lines=1").json()["lines"]) == 1
+
+
+@pytest.mark.parametrize("query", ["level=loud", "lines=x", "lines=999999", "since=-1", "since=" + "9" * 40])
+def test_logs_are_asked_for_in_bounds(appliance, query):
+    got = appliance.control("GET", f"/v1/logs?{query}")
+    assert (got.status, "allowed: " in got.json()["error"]) == (400, True)

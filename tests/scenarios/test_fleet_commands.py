@@ -1,12 +1,17 @@
 """`oca-admin` for the NOC: against a steering that runs, and appliances that do."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from admin.__main__ import app
+from tests.doubles.agents import Agent
 from tests.doubles.appliance import wait_until
 from tests.doubles.origin import Origin
 from tests.doubles.steering import SECRET, Replica, site
@@ -200,9 +205,68 @@ def test_devices_of_an_appliance_are_listed(fleet):
     assert (refused.exit_code, "no appliance 'lis-9'" in refused.stderr) == (2, True)
 
 
+def test_how_far_fill_orders_are_is_told_and_who_is_silent_is_named(fleet, tmp_path):
+    assert "no agents" in typed("orders").stderr, "the inventory names none yet"
+    store = {"endpoint_url": "http://127.0.0.1:9", "bucket": "s3://films/control"}
+    agent = Agent(tmp_path, "lis-1", f"http://127.0.0.1:{fleet.boxes['lis-1'].control_port}", **store).start().wait_up()
+    entries = {one["id"]: one for one in fleet.replica.fleet["appliance"]}
+    entries["lis-1"]["agent_metrics"] = f"127.0.0.1:{agent.port}"
+    entries["mad-1"]["agent_metrics"] = "127.0.0.1:9"
+    try:
+        fleet.replica.write_inventory()
+        fleet.replica.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "no agents" not in typed("orders").stderr, "the agents are known")
+        ran = typed("orders")
+        assert ran.exit_code == 1, "one is silent"
+        assert ran.stdout.splitlines()[0].split() == ["appliance", "site", "night", "is", "has", "of", "failed", "why"]
+        told = json.loads(typed("orders", "--json").stdout)
+        assert [(one["id"], one["site"]) for one in told] == [("lis-1", "lis"), ("mad-1", "mad")]
+        assert (told[0]["error"], told[0]["order_bytes"], told[0]["phase"]) == (None, 0, "idle")
+        assert "no answer" in told[1]["error"]
+        assert typed("orders", "--site", "lis").exit_code == 0
+    finally:
+        agent.stop()
+        for one in entries.values():
+            one.pop("agent_metrics", None)
+        fleet.replica.write_inventory()
+        fleet.replica.process.send_signal(signal.SIGHUP)
+
+
+def test_what_an_appliance_logged_is_read_from_afar(fleet):
+    ran = typed("logs", "lis-1")
+    assert ran.exit_code == 0, ran.output
+    assert " oca[" in ran.stdout
+    assert "INFO appliance lis-1 serves " in ran.stdout
+    assert "] INFO keeper " in ran.stdout
+    told = said("logs", "lis-1", "--lines", "1")
+    assert len(told) == 1
+    assert {one["level"] for one in said("logs", "lis-1", "--level", "warning")} <= {"WARNING", "ERROR"}
+
+
+def test_logs_are_followed_as_they_come(fleet):
+    box = fleet.boxes["lis-2"]
+    command = [sys.executable, "-m", "admin", "logs", "lis-2", "--follow", "--json", "--lines", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            first = json.loads(following.stdout.readline())
+            (keeper,) = box.keeper_pids
+            os.kill(keeper, signal.SIGKILL)
+            came = [first]
+            while came[-1]["level"] != "ERROR":
+                came.append(json.loads(following.stdout.readline()))
+            assert (came[-1]["process"], f"(pid {keeper})" in came[-1]["text"]) == ("oca", True)
+            assert [one["at"] for one in came] == sorted(one["at"] for one in came)
+        finally:
+            following.send_signal(signal.SIGINT)
+    box.wait_ready()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
+        (["logs", "lis-1", "--level", "loud"], 2, "allowed: DEBUG"),
+        (["logs", "lis-9"], 2, "no appliance 'lis-9'"),
+        (["orders", "--site", "nowhere"], 2, "no agents"),
         (["status", "--steering", "http://127.0.0.1:9"], 7, "no answer"),
         (["status", "--steering", "steer.example"], 2, "allowed: http(s)://host:port"),
         (["drain", "--why", "x"], 2, "say which"),

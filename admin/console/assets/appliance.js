@@ -4,6 +4,7 @@ import {fleet, may, now} from "/assets/store.js";
 import {buttons, cancel, windows} from "/assets/acts.js";
 import {charts} from "/assets/chart.js";
 
+const LOUD = {WARNING: "warning", ERROR: "bad", CRITICAL: "bad"};
 const signed = (offset) => (Math.abs(offset) < 0.05 ? "0.0" : `${offset > 0 ? "+" : ""}${offset.toFixed(1)}`);
 
 export function appliance(place, id) {
@@ -18,13 +19,14 @@ export function appliance(place, id) {
   const changes = h("div");
   const planned = h("div");
   const head = h("p", {});
+  const log = h("div");
   const lines = charts(ask, {appliance: id}, fleet.me.prometheus);
   place.append(
     h("h1", {}, `Appliance ${id}`), head, h("div", {class: "actions"}, buttons(() => [id])),
     h("div", {class: "columns"},
       h("section", {}, h("h2", {}, "As steering sees it"), facts, h("h2", {}, "Devices"), box),
       h("section", {}, h("h2", {}, "Maintenance"), planned, h("h2", {}, "Sent here lately"), decisions, h("h2", {}, "Ordered"), changes)),
-    lines.element);
+    lines.element, h("section", {}, h("h2", {}, "Log"), log));
 
   function top() {
     const now_ = fleet.rows.get(id);
@@ -85,7 +87,20 @@ export function appliance(place, id) {
     }
   }
 
+  async function logged() {
+    const button = h("button", {type: "button", onclick: () => logged()}, "Read it again");
+    try {
+      const told = await ask(`/api/appliances/${encodeURIComponent(id)}/logs`);
+      log.replaceChildren(button, h("pre", {class: "scroll log", tabindex: 0, "aria-label": "Log"}, told.lines.length === 0 ? "Nothing." : told.lines.map((one) => h("span", {class: LOUD[one.level] ?? null},
+        `${moment(one.at)} ${one.process}[${one.pid}] ${one.level} ${one.text}\n`))));
+      log.lastChild.scrollTop = log.lastChild.scrollHeight;
+    } catch (error) {
+      log.replaceChildren(h("p", {class: "failure"}, error.message), button);
+    }
+  }
+
   top();
+  logged();
   steering();
   itself();
   const timers = [setInterval(() => { if (!document.hidden) steering(); }, 5000), setInterval(() => { if (!document.hidden) itself(); }, 10000)];

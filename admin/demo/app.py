@@ -95,7 +95,11 @@ async def _show(opened: _Opened, watcher: Watcher) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     async with served(opened.shown, opened.house, opened.keys, opened.port) as url:
-        watcher.say(f"\nOpen {url}, press play, and fail the appliance that plays. Ctrl-C ends it all.")
+        house = opened.house
+        watcher.say(f"\nOpen {url}, press play, and fail the appliance that plays.")
+        watcher.say(
+            f"The NOC sees it at {house.console_url} (log in as noc with {house.password}). Ctrl-C ends it all."
+        )
         while not ended.is_set():
             opened.house.require_alive()
             try:

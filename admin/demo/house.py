@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from admin.console.accounts import hashed
 from admin.demo.login import LogIn, write_signing_key
 from admin.demo.night import Night
 from admin.demo.parts import Origin, Part, free_ports
-from admin.demo.settings import HOST, appliance_settings, steering_settings
+from admin.demo.settings import HOST, appliance_settings, console_settings, steering_settings
 from admin.demo.town import BOXES, PARENT, fleet, write_cities
 from admin.errors import UsageError
 
@@ -24,8 +25,12 @@ class House:
         public: int,
         login: LogIn,
         night: Night,
+        console: Part,
+        password: str,
     ) -> None:
-        """`public` is the port of steering for players; `urls` are where players reach appliances."""
+        """`public` is the port of steering for players; `urls` are where players reach appliances; `password` is of the
+        console's account noc.
+        """
         self.steering = steering
         self.appliances = appliances
         self.urls = urls
@@ -33,6 +38,9 @@ class House:
         self.admin_url = f"http://{HOST}:{steering.control}"
         self.login = login
         self.night = night
+        self.console = console
+        self.console_url = f"http://{HOST}:{console.control}"
+        self.password = password
 
     def fail(self, name: str) -> None:
         """Kill an appliance, or "steering". Raises UsageError for another name."""
@@ -46,7 +54,7 @@ class House:
 
     def require_alive(self) -> None:
         """Raises MachineError when something ended that was not killed on purpose."""
-        for part in (self.steering, *self.appliances.values()):
+        for part in (self.steering, self.console, *self.appliances.values()):
             part.require_alive()
 
     def _part(self, name: str) -> Part:
@@ -61,12 +69,12 @@ class House:
 def furnished(folder: Path, origin: Origin, base_url: str | None) -> Iterator[House]:
     """All parts, ready; ended when the block is left. Players reach steering at `base_url`; None: where it listens."""
     names = (PARENT, *(box.id for box in BOXES))
-    ports = free_ports(3 + 2 * len(names))
-    public, fleet_port, admin = ports[:3]
-    urls = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[3::2], strict=True)}
-    control = dict(zip(names, ports[4::2], strict=True))
+    ports = free_ports(4 + 2 * len(names))
+    public, fleet_port, admin, noc = ports[:4]
+    urls = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports[4::2], strict=True)}
+    control = dict(zip(names, ports[5::2], strict=True))
     token = secrets.token_hex(24)
-    login = _set_up_steering(folder / "steering", urls, token)
+    login = _set_up_steering(folder / "steering", urls, control, token)
     text = steering_settings(
         folder / "steering", (public, fleet_port, admin), origin, base_url or f"http://{HOST}:{public}"
     )
@@ -81,6 +89,9 @@ def furnished(folder: Path, origin: Origin, base_url: str | None) -> Iterator[Ho
 
         command = ["steering", "serve", "--config", str(folder / "steering" / "steering.toml")]
         steering = part("steering", command, admin)
+        password = _set_up_console(folder / "console", noc, f"http://{HOST}:{admin}", origin)
+        command = ["admin", "serve", "--config", str(folder / "console" / "console.toml")]
+        console = part("console", command, noc)
         steering.wait_until("/healthz")  # Appliances fetch its keys when they start, and then once a minute.
         appliances = {}
         for name in names:
@@ -102,17 +113,27 @@ def furnished(folder: Path, origin: Origin, base_url: str | None) -> Iterator[Ho
             each.wait_until("/readyz")
         for box in BOXES:
             steering.wait_until(f"/v1/fleet/{box.id}", lambda told: told["standing"] == "serving")
+        console.wait_until("/healthz")
         filled = {box.id: appliances[box.id] for box in BOXES}
         night = Night(folder / "night", origin, filled, f"http://{HOST}:{admin}")
-        yield House(steering, appliances, urls, public, login, night)
+        yield House(steering, appliances, urls, public, login, night, console, password)
 
 
-def _set_up_steering(folder: Path, urls: Mapping[str, str], token: str) -> LogIn:
+def _set_up_steering(folder: Path, urls: Mapping[str, str], control: Mapping[str, int], token: str) -> LogIn:
     (folder / "keys").mkdir(parents=True)
     write_signing_key(folder / "keys" / "demo.pem")
     write_cities(folder / "cities.mmdb")
-    (folder / "fleet.toml").write_text(fleet(urls, token))
+    (folder / "fleet.toml").write_text(fleet(urls, control, token))
     return LogIn(folder / "viewers.json")
+
+
+def _set_up_console(folder: Path, port: int, steering: str, origin: Origin) -> str:
+    """The password of its account."""
+    folder.mkdir(parents=True)
+    password = secrets.token_urlsafe(12)
+    text = console_settings(folder, port, steering, origin, hashed(password))
+    (folder / "console.toml").write_text(text)
+    return password
 
 
 def _set_up_appliance(folder: Path, token: str) -> None:

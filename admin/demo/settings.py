@@ -105,6 +105,21 @@ audience = "{AUDIENCE}"
 """
 
 
+def console_settings(folder: Path, port: int, steering: str, origin: Origin, hashed: str) -> str:
+    """Of the NOC's console. `hashed`: the password of its one account, noc."""
+    return f"""\
+state_dir = {_quoted(str(folder / "state"))}
+steering = {_quoted(steering)}
+listen = "{HOST}:{port}"
+[[account]]
+name = "noc"
+role = "admin"
+password = {_quoted(hashed)}
+[fill]
+bucket = {_quoted(control_url(origin))}
+{_endpoint(origin)}"""
+
+
 def control_url(origin: Origin) -> str:
     """Where demand, plans, orders and progress lie: not where a real fleet of the same bucket would look."""
     return f"{origin.url.rstrip('/')}/demo-control"

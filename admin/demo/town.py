@@ -50,9 +50,9 @@ PARENT: Final = "ixp-1"
 """The appliance at an exchange from which the others fetch, and which alone fetches from the origin."""
 
 
-def fleet(urls: Mapping[str, str], token: str) -> str:
+def fleet(urls: Mapping[str, str], control: Mapping[str, int], token: str) -> str:
     """Steering's inventory. The provider of Lisbon announces its viewers' prefix, that of Madrid is known by its
-    addresses, and Paris is open to everyone.
+    addresses, and Paris is open to everyone. `control`: ports of control listeners.
     """
     digest = hashlib.sha256(token.encode()).hexdigest()
     lisbon, madrid, paris, _ = PLACES
@@ -65,7 +65,8 @@ def fleet(urls: Mapping[str, str], token: str) -> str:
         _site("par", "ix-fr", paris, 'serves = "everyone"'),
     ]
     tables += [
-        f'[[appliance]]\nid = "{box.id}"\nsite = "{box.site}"\nurl = "{urls[box.id]}"\ntoken_sha256 = "{digest}"'
+        f'[[appliance]]\nid = "{box.id}"\nsite = "{box.site}"\nurl = "{urls[box.id]}"\ntoken_sha256 = "{digest}"\n'
+        f'metrics = "127.0.0.1:{control[box.id]}"'
         for box in BOXES
     ]
     return "\n\n".join(tables) + "\n"
@@ -73,7 +74,7 @@ def fleet(urls: Mapping[str, str], token: str) -> str:
 
 def _site(name: str, operator: str, place: Place, serves: str) -> str:
     return (
-        f'[[site]]\nid = "{name}"\noperator = "{operator}"\ncountry = "{place.country}"\n'
+        f'[[site]]\nid = "{name}"\nname = "{place.name}"\noperator = "{operator}"\ncountry = "{place.country}"\n'
         f"latitude = {place.latitude}\nlongitude = {place.longitude}\n{serves}"
     )
 

@@ -60,6 +60,8 @@ def house(steering, tmp_path, s3):
         steering.port,
         LogIn(),
         Night(tmp_path / "night", Origin("s3://films", s3, None, {}), parts, f"http://127.0.0.1:{steering.port}"),
+        Part("console", [], 1, tmp_path / "log", {}),
+        "a password",
     )
 
 

@@ -5,14 +5,16 @@ import tomllib
 
 import maxminddb
 
+from admin.console.settings import read_settings as read_console
 from admin.demo.login import AUDIENCE, ISSUER, LogIn
 from admin.demo.parts import Origin
-from admin.demo.settings import appliance_settings, steering_settings
+from admin.demo.settings import appliance_settings, console_settings, steering_settings
 from admin.demo.town import BOXES, PLACES, fleet, write_cities
 from oca.settings import parse_settings as parse_appliance
 from steering.inventory import parse_inventory
 from steering.settings import parse_settings as parse_steering
 from steering.viewers import Viewer, Wanted, let_in, read_keys
+from tests.doubles.console import password_hash
 
 ORIGIN = Origin("s3://films/catalogue", "http://127.0.0.1:1", None, {})
 
@@ -27,7 +29,12 @@ def test_the_database_knows_where_each_viewer_is(tmp_path):
 
 def test_four_appliances_stand_in_three_cities():
     inventory = parse_inventory(
-        fleet({box.id: f"http://127.0.0.1:{8000 + at}" for at, box in enumerate(BOXES)}, "t"), ""
+        fleet(
+            {box.id: f"http://127.0.0.1:{8000 + at}" for at, box in enumerate(BOXES)},
+            {box.id: 9000 + at for at, box in enumerate(BOXES)},
+            "t",
+        ),
+        "",
     )
     assert len(inventory.appliance) == 4
     assert len(inventory.site) == 3
@@ -43,6 +50,14 @@ def test_settings_are_what_the_programs_accept(tmp_path):
         "a", tmp_path, 1, 2, ORIGIN, parent="http://127.0.0.1:1004", steering="http://127.0.0.1:1002"
     )
     assert parse_appliance(box, "").parents[0].url == "http://127.0.0.1:1004"
+
+
+def test_the_console_accepts_its_settings(tmp_path):
+    path = tmp_path / "console.toml"
+    path.write_text(console_settings(tmp_path, 1006, "http://127.0.0.1:1003", ORIGIN, password_hash()))
+    settings = read_console(path)
+    assert [(one.name, one.role) for one in settings.account] == [("noc", "admin")]
+    assert settings.fill.bucket == "s3://films/catalogue/demo-control"
 
 
 def test_who_logs_in_is_let_in(tmp_path):

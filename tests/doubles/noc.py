@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.doubles.agents import Agent
 from tests.doubles.appliance import Appliance, free_port
@@ -31,7 +32,8 @@ class Noc:
 
 
 @contextlib.contextmanager
-def noc(make: Callable[..., Appliance], folder: Path) -> Iterator[Noc]:
+def noc(make: Callable[..., Appliance], folder: Path, **more: Any) -> Iterator[Noc]:
+    """`more` are tables of steering's settings."""
     with contextlib.ExitStack() as stack:
         origin, store = stack.enter_context(Origin()), stack.enter_context(moto(folder))
         boxes = {name: make(origin.url, name=name, env=S3Server.environment()) for name in BOXES}
@@ -39,7 +41,7 @@ def noc(make: Callable[..., Appliance], folder: Path) -> Iterator[Noc]:
         agent = Agent(folder / "agent", "lis-1", oca, BUCKET, store.endpoint_url)
         stack.callback(agent.stop)
         fleet = {
-            "operator": [{"id": "isp"}],
+            "operator": [{"id": "isp", "allowed": ["85.88.128.0/19"]}],
             "site": [site("lis", "isp", 38.7, -9.1, "PT"), site("mad", "isp", 40.4, -3.7, "ES", serves="everyone")],
             "appliance": [
                 entry(name, name[:3], url=box.url, metrics=f"127.0.0.1:{box.control_port}")
@@ -52,14 +54,17 @@ def noc(make: Callable[..., Appliance], folder: Path) -> Iterator[Noc]:
         token.chmod(0o600)
         replica = Replica(folder / "steering", fleet)
         stack.callback(replica.kill)
-        replica.start(
-            listen={"dns": f"127.0.0.1:{free_port()}"},
-            patience={"rise": 1, "ramp": 1, "interval": 1, "quiet_after": 13, "silent_after": 14},
-        )
+        tables = {
+            "listen": {"dns": f"127.0.0.1:{free_port()}"},
+            "patience": {"rise": 1, "ramp": 1, "interval": 1, "quiet_after": 13, "silent_after": 14},
+            **more,
+        }
+        replica.start(**tables)
         for box in boxes.values():
             to_whom = {"urls": [f"http://127.0.0.1:{replica.fleet_port}"], "token_file": str(token), "interval": "1 s"}
             box.launch(
                 listen={"workers": 1},
+                breaker={"min_calls": 10, "open_for": "5 s"},
                 steering=to_whom | {"interfaces": ["lo"], "link_speed": "10 Gbit/s"},
                 demand={"bucket": BUCKET, "endpoint_url": store.endpoint_url, "region": "us-east-1"},
             )

@@ -122,6 +122,35 @@ class Prometheus:
         assert body is not None, expression
         return json.loads(body)["data"]["result"]
 
+    def ask(self, expression: str) -> bool:
+        """Whether it is a query that Prometheus understands."""
+        return self._got(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}") is not None
+
+    def firing(self) -> set[tuple[str, str]]:
+        """By Alertmanager, what somebody is told of: alert, and which appliance, site or instance. Not what follows."""
+        url = f"http://127.0.0.1:{self.alertmanager_port}/api/v2/alerts?active=true&silenced=false&inhibited=false"
+        told = json.loads(urllib.request.urlopen(url, timeout=10).read())
+        places = ("appliance", "site", "listener", "database")
+        return {
+            (one["labels"]["alertname"], next((one["labels"][name] for name in places if name in one["labels"]), ""))
+            for one in told
+        }
+
+    def wait_judged(self) -> None:
+        """Until all rules were evaluated three times more, of samples that came after this was asked for."""
+        counts = "prometheus_rule_group_iterations_total"
+
+        def evaluated() -> dict[str, float]:
+            body = self._got("/metrics")
+            assert body is not None
+            lines = [line.rpartition(" ") for line in body.decode().splitlines() if line.startswith(counts + "{")]
+            return {name: float(value) for name, _, value in lines}
+
+        before = evaluated()
+        wait_until(
+            lambda: all(count >= before.get(name, 0) + 3 for name, count in evaluated().items()), "rules are evaluated"
+        )
+
     def stop(self) -> None:
         for process in self._processes:
             process.terminate()

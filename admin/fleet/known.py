@@ -8,6 +8,7 @@ from msgspec import Struct
 from admin.errors import UsageError
 
 SERVING: Final = "serving"
+UNPROVEN: Final = "unproven"
 _RESTING: Final = ("draining", "drained", "disabled")
 
 
@@ -17,6 +18,26 @@ class Window(Struct, frozen=True):
     start: float
     stop: float
     forced: bool = False
+
+
+class Proof(Struct, frozen=True):
+    """What its last turn-up checks found. Moments are seconds since 1970."""
+
+    at: float
+    passed: bool
+    passed_at: float | None = None
+    version: str = ""
+    failed: tuple[str, ...] = ()
+    by: str = ""
+
+
+class Learned(Struct, frozen=True):
+    """What steering accepted of the prefixes that an appliance learned by BGP."""
+
+    accepted: int
+    digest: str
+    """Equal sets have equal ones."""
+    rejected: dict[str, int] = {}
 
 
 class Member(Struct, frozen=True):
@@ -39,6 +60,10 @@ class Member(Struct, frozen=True):
     """In one of these."""
     put_off: str | None = None
     """Why maintenance that should have begun has not."""
+    bar: str | None = None
+    """Why it gets no new viewers."""
+    proof: Proof | None = None
+    prefixes: Learned | None = None
 
     @property
     def load_bps(self) -> float:
@@ -50,10 +75,19 @@ class Member(Struct, frozen=True):
         if self.standing == SERVING:
             if self.put_off is not None:
                 return f"its maintenance waits: {self.put_off}"
-            return "its clock is off" if self.is_clock_off else ""
+            if self.is_clock_off:
+                return "its clock is off"
+            return f"its turn-up checks fail: {self._failed}" if self._failed else ""
         if self.standing in _RESTING and (self.resting or self.wish != "serve"):
             return ""
+        if self.bar == UNPROVEN:
+            found = f"its turn-up checks fail: {self._failed}" if self._failed else "it was not turned up yet"
+            return f"no viewers before oca-admin turn-up passes: {found}"
         return f"{self.standing}, heard {'never' if self.heard is None else f'{self.heard:.0f} s ago'}"
+
+    @property
+    def _failed(self) -> str:
+        return "" if self.proof is None else ", ".join(self.proof.failed)
 
 
 class Fleet(Struct, frozen=True):

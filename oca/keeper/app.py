@@ -27,6 +27,7 @@ from oca.keeper.exporter import Exporter
 from oca.keeper.filling import Filling, FillMetrics
 from oca.keeper.key_courier import KeyCourier
 from oca.keeper.library import Library, Spawner
+from oca.keeper.probing import Prober
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter, new_steering_session
 from oca.keeper.reporting import ReportMetrics
@@ -159,6 +160,7 @@ async def run_keeper(
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)
         filling = Filling(settings, library, index, shelves, turns.try_turn, turns.is_waited_for, stocktaker)
         exporter.registry.register(FillMetrics(filling))
+        prober = Prober(settings, sources, session, shelves, rack, turns.try_turn, depth, time.time)
         control = Control(
             settings,
             board,
@@ -174,6 +176,7 @@ async def run_keeper(
             reporter,
             demand,
             filling,
+            prober,
         )
         runner = web.AppRunner(control.application(), access_log=None, keepalive_timeout=15)
         await runner.setup()

@@ -106,6 +106,9 @@ class Place(Struct, frozen=True):
     name: str = ""
     latitude: float = 0.0
     longitude: float = 0.0
+    serves: str = "network"
+    prefixes: tuple[str, ...] = ()
+    """That it announces by declaration."""
 
 
 class Box(Struct, frozen=True):
@@ -116,6 +119,10 @@ class Box(Struct, frozen=True):
     metrics: str | None = None
     agent_metrics: str | None = None
     """Of its fill agent."""
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+    capacity: float | None = None
+    """Bits a second that it may send; None: what its network cards say."""
 
 
 class Inventory(Struct, frozen=True):

@@ -126,6 +126,7 @@ def _card(card: Card) -> Judged:
         return
     if card.duplex == "half":
         yield Outcome.FAILED, f"{card.name} runs half duplex; allowed: full"
+        return
     speed = "unknown speed" if card.speed_bps is None else bits(card.speed_bps)
     bad, most = card.errors, max(_FEW, card.packets * _MOST_ERRORS)
     figures = f"{card.errors} errors and {card.drops} drops in {card.packets} packets"

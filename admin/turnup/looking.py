@@ -93,14 +93,14 @@ async def look(at: Desk, address: str, member: Member, fleet: Fleet, inventory: 
         order = {"parts": parts, "size_bytes": plan.size_bytes, "path": PATH}
         probe = await at.tell_appliance(address, "/v1/probe", order, Probe, _PROBE)
     if plan.wanted & {Check.FAMILIES, Check.CERTIFICATE, Check.READ_BACK}:
-        ways = await _ways(member.url, box)
+        ways = await ways_to(member.url, box)
     if ways is not None and Check.CERTIFICATE in plan.wanted:
-        certificates = await _certificates(member.url, ways)
+        certificates = await certificates_at(member.url, ways)
     if Check.FILL in plan.wanted:
         filled = await _filled(at, address, plan.patience)
     if ways is not None and Check.READ_BACK in plan.wanted:
         # One after the other: two at once would share the line, and each would look slow.
-        reads = tuple([await _read_by(at, member.id, way, plan) for way in ways])
+        reads = tuple([await read_back(at, member.id, way, plan) for way in ways])
     return Seen(
         member=member,
         box=box,
@@ -118,7 +118,7 @@ async def look(at: Desk, address: str, member: Member, fleet: Fleet, inventory: 
 # --- The film port's addresses ---
 
 
-async def _ways(url: str, box: Box) -> tuple[Way, ...]:
+async def ways_to(url: str, box: Box) -> tuple[Way, ...]:
     """All declared addresses; of a family without any, those that the host in the URL has."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -160,7 +160,7 @@ def _with(way: Way, client: str = "", trouble: str = "", *, is_ours: bool = Fals
 # --- Certificates ---
 
 
-async def _certificates(url: str, ways: Sequence[Way]) -> tuple[Certificate, ...]:
+async def certificates_at(url: str, ways: Sequence[Way]) -> tuple[Certificate, ...]:
     parts = urlsplit(url)
     if parts.scheme != "https":
         return ()
@@ -238,7 +238,7 @@ class _Wrong(Exception):
     """The film port did not give what it should."""
 
 
-async def _read_by(at: Desk, appliance: str, way: Way, plan: Plan) -> Read:
+async def read_back(at: Desk, appliance: str, way: Way, plan: Plan) -> Read:
     if way.trouble:
         return Read(way, trouble=f"can't be reached: {way.trouble}")
     query = {"appliance": appliance, "path": PATH, "client": way.client}

@@ -25,6 +25,7 @@ from admin.publish.source import LANGUAGE_RULE, is_language
 from admin.publish.workshop import default_work_dir
 from admin.reporting import reported
 from admin.titles import app as titles
+from admin.turnup import app as turnup
 from wire.catalog import TITLE_ID_RULE, title_folder
 
 EXIT_CODES = (
@@ -56,6 +57,7 @@ app = typer.Typer(
 app.add_typer(titles.app, name="titles")
 add_commands(app)
 console.add_commands(app)
+turnup.add_commands(app)
 
 
 @app.callback()

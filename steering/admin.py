@@ -15,6 +15,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from steering.announcements import Announcements
 from steering.answers.clients import BadClient, packed
 from steering.answers.desk import Desk
 from steering.answers.door import checked_path
@@ -78,6 +79,7 @@ class Admin:
         changed: Callable[[], None],
         readiness: Callable[[], list[str]],
         expected: Callable[[str, float, float], float | None],
+        announcements: Announcements,
     ) -> None:
         self._registry = registry
         self._fleet = fleet
@@ -90,6 +92,7 @@ class Admin:
         """What is missing, in words; nothing if all is well."""
         self._expected = expected
         """What a site will carry in a span of time, in bits a second, if it can be told."""
+        self._announcements = announcements
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[errors])
@@ -100,6 +103,7 @@ class Admin:
         app.router.add_get("/v1/decisions", self._decisions)
         app.router.add_get("/v1/fleet", self._show_fleet)
         app.router.add_get("/v1/fleet/{appliance}", self._show_member)
+        app.router.add_get("/v1/signed", self._show_signed)
         app.router.add_get("/v1/inventory", self._show_inventory)
         app.router.add_get("/v1/changes", self._history)
         app.router.add_post("/v1/changes", self._change)
@@ -191,6 +195,9 @@ class Admin:
             "resting": member.resting,
             "put_off": None if member.put_off is None else _crowded(entry.site, member.put_off),
             "standing": member.standing,
+            "bar": member.bar,
+            "proof": entry.proof,
+            "prefixes": self._learned(entry.id),
             "since": member.since,
             "heard": None if member.heard_at is None else round(self._clock() - member.heard_at, 3),
             "utilisation": round(member.utilisation, 4),
@@ -203,6 +210,32 @@ class Admin:
             "from_snapshot": member.heard_at is not None and not member.is_live,
             "reasons": () if member.heartbeat is None else member.heartbeat.reasons,
         }
+
+    def _learned(self, appliance: str) -> dict[str, Any] | None:
+        """What became of the prefixes that it reported last; None if it reported none since this process started."""
+        accepted = self._announcements.reported.get(appliance)
+        if accepted is None:
+            return None
+        return {
+            "accepted": len(accepted.networks),
+            "digest": accepted.digest,
+            "rejected": {reason.value: count for reason, count in accepted.rejected.items()},
+        }
+
+    async def _show_signed(self, request: web.Request) -> web.Response:
+        """The URL of `path` at one `appliance` as a viewer at `client` would be given it, whether or not it may have
+        viewers: for whoever reads back what it serves.
+        """
+        query = request.query
+        entry = self._registry.inventory.appliances.get(query.get("appliance", ""))
+        if entry is None:
+            raise web.HTTPNotFound(text=f"there is no appliance {query.get('appliance', '')[:64]!r}")
+        try:
+            client = packed(query.get("client", ""))
+        except BadClient as error:
+            raise web.HTTPBadRequest(text=f'"client": {error}') from error
+        url = self._desk.signed(entry.url, checked_path(query.get("path")), client)
+        return answer({"appliance": entry.id, "url": url, "signed": self._desk.signs})
 
     async def _show_inventory(self, _: web.Request) -> web.Response:
         inventory = self._registry.inventory

@@ -79,7 +79,7 @@ class Steering:
         self._state_dir = Path(settings.steering.state_dir)
         seed = settings.steering.seed
         self._pulse = Pulse()
-        self.fleet = Fleet(settings.patience, seed)
+        self.fleet = Fleet(settings.patience, seed, proof_required=settings.turn_up.required)
         self._cities = Database(Kind.CITY, settings.geo.city)
         self._asns = Database(Kind.ASN, settings.geo.asn)
         self._announcements = Announcements(Announced())
@@ -151,6 +151,7 @@ class Steering:
             self.take_inventory,
             self.missing,
             self.week.expected,
+            self._announcements,
         )
         self.metrics.register(FleetMetrics(self.fleet, self._gauges()))
         self.metrics.register(
@@ -420,6 +421,14 @@ class Steering:
             "oca_steering_maintenance_put_off": (
                 "Appliances whose maintenance waits until the rest of their site can carry its load.",
                 lambda: sum(member.put_off is not None for member in self.fleet.members.values()),
+            ),
+            "oca_steering_turn_up_failed": (
+                "Appliances that shall serve and did not pass their last turn-up checks.",
+                self.fleet.failed_turn_ups,
+            ),
+            "oca_steering_turn_up_overdue": (
+                "Appliances that shall serve and whose last turn-up checks are longer ago than turn_up.overdue.",
+                lambda: self.fleet.overdue_turn_ups(time.time() - self._settings.turn_up.overdue),
             ),
             "oca_steering_sites": ("Sites in the inventory.", lambda: len(self.fleet.inventory.sites)),
             "oca_steering_inventory_version": (

@@ -35,7 +35,7 @@ from steering.ranking import (
     chosen,
     rank,
 )
-from steering.standing import KEEPS_OLD, TAKES_NEW
+from steering.standing import TAKES_NEW
 from steering.topology.distance import Proximity
 
 ORIGIN: Final = "origin"
@@ -253,7 +253,7 @@ class Decider:
         )
 
     def _may_stay(self, member: Member, where: Whereabouts) -> bool:
-        if member.standing not in KEEPS_OLD or member.utilisation >= self._rules.leave_limit:
+        if not member.keeps_old or member.utilisation >= self._rules.leave_limit:
             return False
         site = self._fleet.inventory.sites[member.entry.site]
         if site.serves is Serves.EVERYONE or site.id in where.sites:

@@ -122,6 +122,7 @@ class Member:
         "holdings",
         "holdings_boot",
         "holdings_version",
+        "is_barred",
         "is_live",
         "mix",
         "prefixes_version",
@@ -166,6 +167,8 @@ class Member:
         self.holdings_boot = ""
         self.holdings_version = 0
         self.prefixes_version = 0
+        self.is_barred = False
+        """It has to pass its turn-up checks before it may have viewers."""
         self.resting = False
         """Drained by a window of maintenance that has begun."""
         self.put_off: float | None = None
@@ -181,7 +184,14 @@ class Member:
         """Why it gets no new players, if so."""
         if self.standing in TAKES_NEW:
             return None
+        if self.is_barred and self.standing is Standing.JOINING:
+            return Bar.UNPROVEN
         return Bar.UNHEARD if self.heard_at is None and self.standing is Standing.LOST else Bar(self.standing.value)
+
+    @property
+    def keeps_old(self) -> bool:
+        """Whether players that are there may stay."""
+        return self.standing in KEEPS_OLD and not self.is_barred
 
     @property
     def is_clock_off(self) -> bool:
@@ -195,7 +205,7 @@ class Member:
         entry = self.entry
         name = entry.id
         bar = None
-        if standing is not Standing.SERVING and not (name == current and standing in KEEPS_OLD):
+        if standing is not Standing.SERVING and not (name == current and self.keeps_old):
             bar = self.bar
         elif family is not None and not self.has_address(family):
             bar = Bar.NO_ADDRESS
@@ -272,8 +282,10 @@ class _Room:
 class Fleet:
     """All appliances."""
 
-    def __init__(self, patience: Patience, seed: int) -> None:
+    def __init__(self, patience: Patience, seed: int, *, proof_required: bool = False) -> None:
+        """`proof_required`: who has never passed its turn-up checks is heard, and joins for as long as that is so."""
         self._patience = patience
+        self._proof_required = proof_required
         self._seed = seed
         self.inventory = Inventory()
         self.members: dict[str, Member] = {}
@@ -296,7 +308,9 @@ class Fleet:
         of_site: dict[str, list[Member]] = {name: [] for name in inventory.sites}
         for name, entry in inventory.appliances.items():
             member = self.members.get(name)
-            if member is None:
+            is_barred = self._proof_required and not entry.is_proven
+            # Removed and declared anew in one change: another box under an old name begins as one.
+            if member is None or (is_barred and not member.is_barred):
                 member = Member(entry, mixed(mixed_name(name) ^ self._seed), now)
             elif member.entry is not entry:
                 is_order = member.entry.wish is not entry.wish
@@ -309,6 +323,7 @@ class Fleet:
                     turns += self._turn(member, self._signal(member, now, is_back=is_back), Why.ORDER, entry.wish, now)
                 member.carries()
                 self._weigh(member, now)
+            member.is_barred = is_barred
             members[name] = member
             of_site[entry.site].append(member)
         self.members = members
@@ -555,6 +570,23 @@ class Fleet:
                     break
         return refuge(client, rooms)
 
+    def failed_turn_ups(self) -> int:
+        """Appliances that shall serve and did not pass their last turn-up checks."""
+        return sum(
+            member.entry.proof is not None and not member.entry.proof.passed and member.wish is Wish.SERVE
+            for member in self.members.values()
+        )
+
+    def overdue_turn_ups(self, before: float) -> int:
+        """Appliances that shall serve, passed their turn-up checks once, and were not checked since that moment."""
+        return sum(
+            member.entry.is_proven
+            and member.entry.proof is not None
+            and member.entry.proof.at < before
+            and member.wish is Wish.SERVE
+            for member in self.members.values()
+        )
+
     def by_standing(self) -> dict[Standing, int]:
         counts = dict.fromkeys(Standing, 0)
         for member in self.members.values():
@@ -589,6 +621,8 @@ class Fleet:
             rests = state.standing in {Standing.DRAINING, Standing.DRAINED}
             member.resting = rests and any(one.start <= now < one.stop for one in member.entry.maintenance)
             member.standing = _restored(state.standing, member.wish)
+            if member.is_barred and member.standing in TAKES_NEW:
+                member.standing = Standing.JOINING
             member.since = min(state.since, now)
             member.heard_at = now
             member.reported = min(max(state.utilisation, 0.0), 1.0)
@@ -658,7 +692,7 @@ class Fleet:
             return Signal.EMPTY if heartbeat.connections == 0 else Signal.LEAVING
         if not heartbeat.ready or heartbeat.health < patience.least_health:
             return Signal.UNWELL
-        return Signal.STEADY if member.steady >= patience.rise else Signal.WELL
+        return Signal.STEADY if member.steady >= patience.rise and not member.is_barred else Signal.WELL
 
     def _answer(self, member: Member) -> HeartbeatAnswer:
         heartbeat = member.heartbeat

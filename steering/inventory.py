@@ -31,6 +31,10 @@ _NETWORKS: Final = 100_000
 _WINDOWS: Final = 50
 """That are planned for one appliance, at most."""
 _LONGEST_WINDOW: Final = 31 * 86400.0
+_CHECKS: Final = 32
+"""Of one turn-up, at most."""
+_AHEAD: Final = 300.0
+"""Seconds by which whoever checked may be ahead of our clock."""
 
 
 class Serves(StrEnum):
@@ -71,6 +75,20 @@ class Window(Struct, frozen=True, forbid_unknown_fields=True):
 
     def overlaps(self, start: float, stop: float) -> bool:
         return self.start < stop and start < self.stop
+
+
+class Proof(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the last turn-up checks of an appliance found. Moments are seconds since 1970."""
+
+    at: float
+    passed: bool
+    passed_at: float | None = None
+    """When it passed last. From the first time on it may have viewers: a check that fails later only alarms."""
+    version: Words = ""
+    """Of the software that was looked at."""
+    failed: Annotated[tuple[Words, ...], Meta(max_length=_CHECKS)] = ()
+    """Names of the checks that it did not pass."""
+    by: Words = ""
 
 
 class Operator(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +148,13 @@ class Appliance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of one that is new. After that only `SetWish` changes it, whoever puts the rest anew."""
     maintenance: Annotated[tuple[Window, ...], Meta(max_length=_WINDOWS)] = ()
     """Planned; by start. `PlanMaintenance` and `CancelMaintenance` change it, and nothing else."""
+    proof: Proof | None = None
+    """Of its last turn-up checks; None: it was never checked. `RecordProof` changes it, and nothing else."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has passed its turn-up checks once."""
+        return self.proof is not None and self.proof.passed_at is not None
 
 
 class Inventory(Struct, frozen=True, kw_only=True):
@@ -184,6 +209,17 @@ class CancelMaintenance(Struct, frozen=True, tag="cancel-maintenance", forbid_un
     start: float | None = None
 
 
+class RecordProof(Struct, frozen=True, tag="record-proof", forbid_unknown_fields=True):
+    """What turn-up checks found at a moment, by whom. Allowed for entries of the file too."""
+
+    appliance: Id
+    at: float
+    failed: Annotated[tuple[Words, ...], Meta(max_length=_CHECKS)] = ()
+    """None: it passed."""
+    version: Words = ""
+    by: Words = ""
+
+
 class RemoveOperator(Struct, frozen=True, tag="remove-operator", forbid_unknown_fields=True):
     id: Id
 
@@ -198,7 +234,7 @@ class RemoveAppliance(Struct, frozen=True, tag="remove-appliance", forbid_unknow
 
 Put = PutOperator | PutSite | PutAppliance
 Remove = RemoveOperator | RemoveSite | RemoveAppliance
-Order = SetWish | PlanMaintenance | CancelMaintenance
+Order = SetWish | PlanMaintenance | CancelMaintenance | RecordProof
 """What may be said of entries of the file too: how an appliance works now is not declared, but ordered."""
 Change = Put | Remove | Order
 
@@ -212,6 +248,7 @@ _KIND: Final[dict[type, str]] = {
     SetWish: APPLIANCE,
     PlanMaintenance: APPLIANCE,
     CancelMaintenance: APPLIANCE,
+    RecordProof: APPLIANCE,
     RemoveOperator: OPERATOR,
     RemoveSite: SITE,
     RemoveAppliance: APPLIANCE,
@@ -223,7 +260,7 @@ def subject(change: Change) -> tuple[str, str]:
     match change:
         case PutOperator(entry) | PutSite(entry) | PutAppliance(entry):
             name = entry.id
-        case SetWish(name) | PlanMaintenance(name) | CancelMaintenance(name):
+        case SetWish(name) | PlanMaintenance(name) | CancelMaintenance(name) | RecordProof(name):
             pass
         case RemoveOperator(name) | RemoveSite(name) | RemoveAppliance(name):
             pass
@@ -232,7 +269,8 @@ def subject(change: Change) -> tuple[str, str]:
 
 def apply(inventory: Inventory, *changes: Change, source: Source = Source.API, now: float = 0.0) -> Inventory:
     """The inventory after all of the changes together. Raises `InventoryError` for one that can't be, and then nothing
-    has changed. `now`: before that moment no maintenance is planned, and what ended is forgotten with the next plan.
+    has changed. `now`: before that moment no maintenance is planned, and what ended is forgotten with the next plan;
+    what was checked after it is not believed.
     """
     draft = _Draft(inventory, source, now)
     for change in changes:
@@ -268,7 +306,10 @@ class _Draft:
                 known = self._appliances.get(appliance.id)
                 # A drained box stays drained when somebody mends its address.
                 wish, windows = (appliance.wish, ()) if known is None else (known.wish, known.maintenance)
-                self._appliances[appliance.id] = msgspec.structs.replace(appliance, wish=wish, maintenance=windows)
+                proof = None if known is None else known.proof
+                self._appliances[appliance.id] = msgspec.structs.replace(
+                    appliance, wish=wish, maintenance=windows, proof=proof
+                )
             case SetWish(name, wish):
                 self._appliances[name] = msgspec.structs.replace(self._known(name), wish=wish)
             case PlanMaintenance(name):
@@ -281,6 +322,9 @@ class _Draft:
                 if len(windows) == len(entry.maintenance):
                     raise InventoryError(f"appliance {name}: no such maintenance is planned")
                 self._appliances[name] = msgspec.structs.replace(entry, maintenance=windows)
+            case RecordProof(name):
+                entry = self._known(name)
+                self._appliances[name] = msgspec.structs.replace(entry, proof=_proved(entry, change, self._now))
             case RemoveOperator(name):
                 _remove(name, OPERATOR, self._operators)
             case RemoveSite(name):
@@ -403,6 +447,24 @@ def _planned(entry: Appliance, plan: PlanMaintenance, now: float) -> tuple[Windo
     return tuple(sorted((*kept, Window(plan.start, plan.stop, plan.forced)), key=lambda window: window.start))
 
 
+def _proved(entry: Appliance, found: RecordProof, now: float) -> Proof:
+    """Raises `InventoryError` for checks of the future, and for older ones than are known."""
+    before = entry.proof
+    if not found.at <= now + _AHEAD:
+        raise InventoryError(f"appliance {entry.id}: its checks are of a moment {found.at - now:.0f} s from now")
+    if before is not None and found.at < before.at:
+        raise InventoryError(f"appliance {entry.id}: was checked again {before.at - found.at:.0f} s after that")
+    earlier = None if before is None else before.passed_at
+    return Proof(
+        at=found.at,
+        passed=not found.failed,
+        passed_at=earlier if found.failed else found.at,
+        version=found.version,
+        failed=found.failed,
+        by=found.by,
+    )
+
+
 def _remove(name: str, kind: str, entries: dict[str, EntryT]) -> None:
     if name not in entries:
         raise InventoryError(f"there is no {kind} {name!r}")
@@ -495,7 +557,9 @@ def reconciled(inventory: Inventory, declared: InventoryFile, path: str) -> tupl
             about = (kind, entry.id)
             as_kept = known.get(entry.id)
             if isinstance(entry, Appliance) and isinstance(as_kept, Appliance):
-                as_kept = msgspec.structs.replace(as_kept, wish=entry.wish, maintenance=entry.maintenance)
+                as_kept = msgspec.structs.replace(
+                    as_kept, wish=entry.wish, maintenance=entry.maintenance, proof=entry.proof
+                )
             if as_kept == entry and about in inventory.from_file:
                 continue
             put.append(_put(entry))

@@ -50,6 +50,8 @@ class Bar(StrEnum):
     """It has no address of the family that was asked for (DNS only)."""
     UNHEARD = "unheard"
     """Declared, and never heard of."""
+    UNPROVEN = "unproven"
+    """It is heard, and has never passed its turn-up checks."""
 
 
 class Reason(StrEnum):

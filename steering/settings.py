@@ -179,6 +179,15 @@ class DecisionLog(Struct, frozen=True, forbid_unknown_fields=True):
     """Of the decisions, drawn by their number."""
 
 
+class TurnUp(Struct, frozen=True, forbid_unknown_fields=True):
+    """The checks of `oca-admin turn-up`, before an appliance has viewers and daily after."""
+
+    required: bool = True
+    """An appliance that has never passed them has no viewers. One that has keeps them, whatever a later check says."""
+    overdue: Seconds = Seconds(50 * 3600)
+    """After which the last checks are too long ago: two days and some hours, for checks that run daily."""
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     steering: Replica
     listen: Listen
@@ -191,6 +200,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     ranking: Rules = Rules()
     patience: Patience = Patience()
+    turn_up: TurnUp = TurnUp()
     fallback: tuple[Static, ...] = ()
     decisions: DecisionLog = DecisionLog()
     tokens: Tokens | None = None
@@ -262,6 +272,8 @@ def _check(settings: Settings, document: Document) -> None:
         raise refuse(["steering", "state_dir"], f"read {settings.steering.state_dir!r}; allowed: an absolute path")
     if settings.tokens is not None and not 60 <= settings.tokens.lifetime <= settings.tokens.grace:
         raise refuse(["tokens", "lifetime"], "allowed: 60 s up to tokens.grace, or films stop when keys change")
+    if settings.turn_up.overdue < 3600:
+        raise refuse(["turn_up", "overdue"], f"read {float(settings.turn_up.overdue):g} s; allowed: 1 h and more")
     if settings.answers.ttl < 1 or settings.answers.steering_ttl < 1:
         raise refuse(["answers"], "ttl and steering_ttl are at least 1 s: players ask again after them")
     _check_playback(settings, document)

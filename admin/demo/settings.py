@@ -85,6 +85,9 @@ city = {_quoted(str(folder / "cities.mmdb"))}
 [answers]
 ttl = "10 s"
 steering_ttl = "2 s"
+[turn_up]
+# Its appliances are of this minute, and whoever tries it wants to see a film.
+required = false
 [patience]
 interval = 1
 quiet_after = 3

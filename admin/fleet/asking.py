@@ -28,6 +28,10 @@ class FleetError(AdminError):
     exit_code = 7
 
 
+class NotThere(FleetError):
+    """There is no such thing there (404)."""
+
+
 class Refused(AdminError):
     """Steering could, and does not: what was asked for makes no sense, or leaves viewers without an appliance."""
 
@@ -88,6 +92,36 @@ class Desk:
         answers = await asyncio.gather(*(ask(address) for address in addresses.values()))
         return dict(zip(addresses, answers, strict=True))
 
+    async def of_appliance_as(
+        self, address: str, path: str, kind: type[AnswerT], absent: AnswerT | None = None
+    ) -> AnswerT:
+        """As `of_appliance`, typed. `absent`: what it is where the appliance has none (404)."""
+        url = f"http://{address}{path}"
+        try:
+            return msgspec.json.decode(await asked(self._session, "GET", url, DEADLINE), type=kind)
+        except NotThere:
+            if absent is None:
+                raise
+            return absent
+        except msgspec.DecodeError as error:
+            raise FleetError(f"{url}: an answer that can't be read: {error}") from error
+
+    async def tell_appliance(
+        self,
+        address: str,
+        path: str,
+        order: Mapping[str, Any],
+        kind: type[AnswerT],
+        deadline: float = DEADLINE,
+    ) -> AnswerT:
+        """What an appliance answers to an order. Raises Refused where it does not want to, and FleetError."""
+        url = f"http://{address}{path}"
+        body = await asked(self._session, "POST", url, deadline, json=order, timeout=aiohttp.ClientTimeout(deadline))
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.DecodeError as error:
+            raise FleetError(f"{url}: an answer that can't be read: {error}") from error
+
     async def tell_all(
         self,
         addresses: Mapping[str, str],
@@ -123,7 +157,7 @@ async def asked(
     deadline: float,
     **more: Any,  # noqa: ANN401 aiohttp's own keywords
 ) -> bytes:
-    """The body of an answer. Raises Refused for 409, and FleetError."""
+    """The body of an answer. Raises Refused for 409, NotThere for 404, and FleetError."""
     body = bytearray()
     try:
         async with asyncio.timeout(deadline), session.request(method, url, **more) as answer:
@@ -137,6 +171,8 @@ async def asked(
         raise FleetError(f"{url}: no answer ({error})") from error
     if answer.status == HTTPStatus.CONFLICT:
         raise Refused(_reason(bytes(body)))
+    if answer.status == HTTPStatus.NOT_FOUND:
+        raise NotThere(f"{url}: {answer.status}: {_reason(bytes(body))}")
     if answer.status >= 300:
         raise FleetError(f"{url}: {answer.status}: {_reason(bytes(body))}")
     return bytes(body)

@@ -8,6 +8,7 @@ from msgspec import Struct, field
 from admin.errors import UsageError
 
 SERVING: Final = "serving"
+UNPROVEN: Final = "unproven"
 _RESTING: Final = ("draining", "drained", "disabled")
 
 
@@ -17,6 +18,26 @@ class Window(Struct, frozen=True):
     start: float
     stop: float
     forced: bool = False
+
+
+class Proof(Struct, frozen=True):
+    """What its last turn-up checks found. Moments are seconds since 1970."""
+
+    at: float
+    passed: bool
+    passed_at: float | None = None
+    version: str = ""
+    failed: tuple[str, ...] = ()
+    by: str = ""
+
+
+class Learned(Struct, frozen=True):
+    """What steering accepted of the prefixes that an appliance learned by BGP."""
+
+    accepted: int
+    digest: str
+    """Equal sets have equal ones."""
+    rejected: dict[str, int] = {}
 
 
 class Member(Struct, frozen=True):
@@ -43,6 +64,10 @@ class Member(Struct, frozen=True):
     """Why maintenance that should have begun has not."""
     reasons: tuple[str, ...] = ()
     """Why it is not ready, in its own words."""
+    bar: str | None = None
+    """Why it gets no new viewers."""
+    proof: Proof | None = None
+    prefixes: Learned | None = None
 
     @property
     def trouble(self) -> str:
@@ -50,11 +75,20 @@ class Member(Struct, frozen=True):
         if self.standing == SERVING:
             if self.put_off is not None:
                 return f"its maintenance waits: {self.put_off}"
-            return "its clock is off" if self.is_clock_off else ""
+            if self.is_clock_off:
+                return "its clock is off"
+            return f"its turn-up checks fail: {self._failed}" if self._failed else ""
         if self.standing in _RESTING and (self.resting or self.wish != "serve"):
             return ""
+        if self.bar == UNPROVEN:
+            found = f"its turn-up checks fail: {self._failed}" if self._failed else "it was not turned up yet"
+            return f"no viewers before oca-admin turn-up passes: {found}"
         own = f" ({'; '.join(self.reasons)})" if self.reasons else ""
         return f"{self.standing}{own}, heard {'never' if self.heard is None else f'{self.heard:.0f} s ago'}"
+
+    @property
+    def _failed(self) -> str:
+        return "" if self.proof is None else ", ".join(self.proof.failed)
 
 
 class Fleet(Struct, frozen=True):
@@ -73,6 +107,9 @@ class Place(Struct, frozen=True):
     name: str = ""
     latitude: float = 0.0
     longitude: float = 0.0
+    serves: str = "network"
+    prefixes: tuple[str, ...] = ()
+    """That it announces by declaration."""
 
 
 class Box(Struct, frozen=True):
@@ -83,6 +120,10 @@ class Box(Struct, frozen=True):
     metrics: str | None = None
     agent_metrics: str | None = None
     """Of its fill agent."""
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+    capacity: float | None = None
+    """Bits a second that it may send; None: what its network cards say."""
 
 
 class Inventory(Struct, frozen=True):

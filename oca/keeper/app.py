@@ -28,6 +28,7 @@ from oca.keeper.filling import Filling, FillMetrics
 from oca.keeper.key_courier import KeyCourier
 from oca.keeper.library import Library, Spawner
 from oca.keeper.logbook import Logbook
+from oca.keeper.probing import Prober
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter, new_steering_session
 from oca.keeper.reporting import ReportMetrics
@@ -167,6 +168,7 @@ async def run_keeper(
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)
         filling = Filling(settings, library, index, shelves, turns.try_turn, turns.is_waited_for, stocktaker)
         exporter.registry.register(FillMetrics(filling))
+        prober = Prober(settings, sources, session, shelves, rack, turns.try_turn, depth, time.time)
         control = Control(
             settings,
             board,
@@ -182,6 +184,7 @@ async def run_keeper(
             reporter,
             demand,
             filling,
+            prober,
         )
         application = control.application()
         Logbook(ring).add_routes(application)

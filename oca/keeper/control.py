@@ -24,6 +24,7 @@ from oca.keeper.devices import Devices
 from oca.keeper.exporter import Exporter
 from oca.keeper.filling import Filling
 from oca.keeper.library import Library, Spawner
+from oca.keeper.probing import Prober
 from oca.keeper.readiness import Readiness
 from oca.keeper.reporter import Reporter
 from oca.settings import Settings, Tier
@@ -84,6 +85,7 @@ class Control:
         reporter: Reporter | None,
         demand: Demand | None,
         filling: Filling,
+        prober: Prober,
     ) -> None:
         self._settings = settings
         self._board = board
@@ -101,6 +103,7 @@ class Control:
         self._demand = demand
         """None: demand is not shipped."""
         self._filling = filling
+        self._prober = prober
         self._started_at = time.time()
         self._prefetching = 0
         self._prefetch_turn = asyncio.Semaphore(2)
@@ -120,6 +123,7 @@ class Control:
         app.router.add_post("/v1/demand/ship", self._ship_demand)
         self._devices.add_routes(app)
         self._filling.add_routes(app)
+        self._prober.add_routes(app)
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:

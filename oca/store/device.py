@@ -25,6 +25,7 @@ LABEL: Final = "user.oca"
 """The extended attribute that carries an extent's records, for making the index anew from the devices alone."""
 _IDENTITY: Final = "oca-device.json"
 _PROBE: Final = "oca-probe"
+_SCRATCH: Final = "oca-speed"
 _EXTENTS: Final = "extents"
 _IDENTITY_BYTES: Final = 4096
 _LABEL_BYTES: Final = 64 * 1024
@@ -156,6 +157,27 @@ class DeviceFolder:
                 os.unlink(_PROBE, dir_fd=self._dir)
         except OSError as error:
             raise _fault(self.path, error) from error
+
+    def scratch(self) -> int:
+        """A new file to write and read, as its descriptor. It has no name: with the descriptor it is gone."""
+        try:
+            fd = self._at(_SCRATCH, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            try:
+                os.unlink(_SCRATCH, dir_fd=self._dir)
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise _fault(f"{self.path}/{_SCRATCH}", error) from error
+        return fd
+
+    def free_bytes(self) -> int:
+        """What the file system has left for us."""
+        try:
+            found = os.fstatvfs(self._dir)
+        except OSError as error:
+            raise _fault(self.path, error) from error
+        return found.f_bavail * found.f_frsize
 
     def file_path(self, key: ExtentKey) -> str:
         return f"{self.path}/{_EXTENTS}/{file_name(key)}"

@@ -120,6 +120,14 @@ class Desk:
             for place in decision.targets
         ]
 
+    def signed(self, base: str, path: str, client: bytes) -> str:
+        """The URL of a path at one place as viewers are given it, whoever may have viewers: for whoever checks it."""
+        return base + path if self._signer is None else self._signer.signed(base, path, client)
+
+    @property
+    def signs(self) -> bool:
+        return self._signer is not None
+
     def bases(self, decision: Decision, folder: str, client: bytes) -> list[str]:
         """A folder's URLs at a decision's places, as `urls` has them: what is relative to them is covered, if tokens
         stand before the path.

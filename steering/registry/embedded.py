@@ -29,6 +29,7 @@ from steering.inventory import (
     Change,
     Inventory,
     Operator,
+    Proof,
     Site,
     Source,
     apply,
@@ -39,7 +40,8 @@ from wire.toml import quantity
 
 _DEADLINE: Final = 10.0
 """Seconds for one change to be kept."""
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
+"""1 knew no turn-up checks."""
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS entries (
@@ -118,9 +120,9 @@ class EmbeddedRegistry:
             self._database = sqlite3.connect(self._path, timeout=5.0, check_same_thread=False, isolation_level=None)
             # FULL: a change that was answered survives a power cut.
             self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + _TABLES)
-            self._check_schema(self._database)
+            self._upgrade(self._database)
             self.inventory = self._read(self._database)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
             raise RegistryError(f"{self._path}: the registry can't be opened: {error}") from error
 
     def _close(self) -> None:
@@ -129,12 +131,32 @@ class EmbeddedRegistry:
                 self._database.close()
                 self._database = None
 
-    def _check_schema(self, database: sqlite3.Connection) -> None:
+    def _upgrade(self, database: sqlite3.Connection) -> None:
         row = database.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
         if row is None:
             database.execute("INSERT INTO meta VALUES ('schema', ?)", (_SCHEMA,))
         elif row[0] > _SCHEMA:
             raise RegistryError(f"{self._path}: is of schema {row[0]}; this version reads up to {_SCHEMA}: upgrade")
+        elif row[0] < _SCHEMA:
+            self._believe_in(database)
+
+    def _believe_in(self, database: sqlite3.Connection) -> None:
+        """Appliances from before there were turn-up checks have viewers: an upgrade must not take them away."""
+        now = self._clock()
+        proof = Proof(at=now, passed=True, passed_at=now, by="the upgrade of steering: it was there before")
+        rows = database.execute("SELECT id, body FROM entries WHERE kind = ?", (APPLIANCE,)).fetchall()
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for name, body in rows:
+                entry = msgspec.structs.replace(_APPLIANCES.decode(body), proof=proof)
+                database.execute(
+                    "UPDATE entries SET body = ? WHERE kind = ? AND id = ?", (_ENCODER.encode(entry), APPLIANCE, name)
+                )
+            database.execute("UPDATE meta SET value = ? WHERE name = 'schema'", (_SCHEMA,))
+            database.execute("COMMIT")
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
 
     def _read_again(self) -> Inventory:
         with self._thread_lock:

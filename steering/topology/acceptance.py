@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -80,6 +81,17 @@ class Accepted(Struct, frozen=True):
     """Routes, by reason."""
     examples: Mapping[Rejection, tuple[str, ...]]
     """Some of the prefixes that were refused."""
+    digest: str = ""
+    """Of the networks, 16 hex digits: equal sets have equal ones, in whatever order they came."""
+
+
+def digest_of(networks: Iterable[Network]) -> str:
+    """16 hex digits of a set of networks."""
+    whole = blake2b(digest_size=8)
+    for packed, length in sorted(networks):
+        # The length of an address goes before it, so that no two sets read alike.
+        whole.update(bytes((len(packed), length)) + packed)
+    return whole.hexdigest()
 
 
 class Gate:
@@ -113,7 +125,8 @@ class Gate:
             in_order = sorted(kept, key=lambda network: (network[1], network[0]))
             kept = tuple(in_order[: self._rules.most])
             rejected[Rejection.TOO_MANY] = len(in_order) - len(kept)
-        return Accepted(kept, dict(rejected), {reason: tuple(shown) for reason, shown in examples.items()})
+        shown = {reason: tuple(prefixes) for reason, prefixes in examples.items()}
+        return Accepted(kept, dict(rejected), shown, digest_of(kept))
 
     def judge(self, route: LearnedPrefix) -> Network | Rejection:
         """The network of a route that is accepted, else why it is not."""

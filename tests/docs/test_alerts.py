@@ -251,6 +251,8 @@ CASES = [
         ),
     ),
     Case("ClockOff", 15, STEERING, *gauge("oca_steering_clocks_off", STEERING, "1x20", "0x20")),
+    Case("TurnUpFailed", 20, STEERING, *gauge("oca_steering_turn_up_failed", STEERING, "0x5 2x30", "0x5 1x6 0x30")),
+    Case("TurnUpOverdue", 90, STEERING, *gauge("oca_steering_turn_up_overdue", STEERING, "1x100", "1x50 0x50")),
     Case(
         "CertificateEndsSoon",
         90,

@@ -114,6 +114,8 @@ class Replica:
             "content": {"origin": "http://origin.example"},
             "limits": {"trusted_proxies": ["127.0.0.1/32"], "rate": 100_000, "burst": 100_000, "lag": "10 s"},
             "decisions": {"path": str(self.decisions)},
+            # Most tests are of appliances that have been turned up long ago.
+            "turn_up": {"required": False},
         }
         for name, given in overrides.items():
             tables[name] = given if isinstance(given, list) else {**tables.get(name, {}), **given}

@@ -110,6 +110,8 @@ admin = "127.0.0.1:{admin}"
 dns = "127.0.0.1:{dns}"
 [content]
 origin = "https://origin.example"
+[turn_up]
+required = false
 [limits]
 trusted_proxies = ["127.0.0.1/32"]
 rate = 1000000

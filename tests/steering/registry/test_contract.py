@@ -107,6 +107,24 @@ async def test_a_registry_of_a_later_version_is_left_alone(path):
         await opened(path).__aenter__()
 
 
+async def test_appliances_of_a_registry_from_before_turn_up_checks_keep_their_viewers(path):
+    async with opened(path) as registry:
+        await registry.change(OPERATOR, SITE, BOX, who="ana", why="new")
+    database = sqlite3.connect(path)
+    database.execute("UPDATE meta SET value = 1 WHERE name = 'schema'")
+    database.execute("UPDATE entries SET body = json_remove(body, '$.proof')")
+    database.commit()
+    database.close()
+    async with opened(path, at=2000.0) as registry:
+        assert registry.inventory.appliances["a1"].is_proven
+        assert registry.inventory.appliances["a1"].proof.at == 2000.0
+        newer = PutAppliance(Appliance(id="a2", site="lis", url="https://a2.example"))
+        await registry.change(newer, who="ana", why="one more")
+    async with opened(path, at=3000.0) as registry:
+        proofs = {name: box.proof and box.proof.at for name, box in registry.inventory.appliances.items()}
+        assert proofs == {"a1": 2000.0, "a2": None}, "only once"
+
+
 async def test_a_registry_that_another_writes_to_refuses_and_goes_on(path):
     async with opened(path) as registry:
         before = await registry.change(OPERATOR, who="ana", why="new")

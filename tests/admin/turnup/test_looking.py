@@ -54,7 +54,8 @@ async def test_a_port_that_could_not_be_reached_is_not_asked(port):
 
 
 def whole_instead(asked, film, reply):
-    return replace(reply, status=200, body=CONTENT) if asked.range else reply
+    headers = {**reply.headers, "Content-Length": str(SIZE_BYTES)}
+    return replace(reply, status=200, headers=headers, body=CONTENT) if asked.range else reply
 
 
 def shifted(asked, film, reply):

@@ -5,6 +5,11 @@ import {buttons, cancel, windows} from "/assets/acts.js";
 import {charts} from "/assets/chart.js";
 
 const LOUD = {WARNING: "warning", ERROR: "bad", CRITICAL: "bad"};
+const proven = (member) => {
+  if (!member.proof) return "not made yet";
+  const by = `${moment(member.proof.at)} by ${member.proof.by || "steering"}`;
+  return member.proof.failed.length ? `failed: ${member.proof.failed.join(", ")}; ${by}` : `passed; ${by}`;
+};
 const signed = (offset) => (Math.abs(offset) < 0.05 ? "0.0" : `${offset > 0 ? "+" : ""}${offset.toFixed(1)}`);
 
 export function appliance(place, id) {
@@ -51,6 +56,7 @@ export function appliance(place, id) {
         ["Held of what is asked for", percent(member.hit_ratio)],
         ["Holds", `${member.holdings.renditions} renditions`],
         ["Clock", `${signed(member.clock_offset)} s${member.is_clock_off ? ": off" : ""}`],
+        ["Turn-up checks", proven(member)],
         ["Address", member.url],
         ...(beat ? [
           ["Says", beat.ready ? "it is ready" : `it is not ready: ${(beat.reasons ?? []).join("; ") || "no reason"}`],

@@ -160,7 +160,7 @@ async def asked(
     """The body of an answer. Raises Refused for 409, NotThere for 404, and FleetError."""
     body = bytearray()
     try:
-        async with asyncio.timeout(deadline), session.request(method, url, **more) as answer:
+        async with asyncio.timeout(deadline), session.request(method, url, allow_redirects=False, **more) as answer:
             async for piece in answer.content.iter_any():
                 body += piece
                 if len(body) > _MOST_BYTES:

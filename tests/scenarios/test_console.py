@@ -451,7 +451,7 @@ def test_what_an_appliance_does_not_say_is_told_by_steering(noc, vera):
     told = vera.get("/api/appliances/lis-1").json()
     assert (told["member"]["standing"], told["member"]["site"]) == ("serving", "lis")
     assert told["member"]["heartbeat"]["ready"] is True
-    assert told["changes"][-1]["change"]["type"] == "put-appliance"
+    assert [told["changes"][0][name] for name in ("kind", "id", "who")] == ["appliance", "lis-1", "ana"]
     wait_until(lambda: vera.get("/api/appliances/lis-1").json()["decisions"], "a decision is kept")
     (decision, *_) = vera.get("/api/appliances/lis-1").json()["decisions"]
     assert (decision["content"], "lis-1" in decision["answer"]) == ("film", True)

@@ -332,6 +332,17 @@ def tab_to(page, name, *, back=False):
     raise AssertionError(f"{name} is not reached by Tab; at {page.evaluate(naming)}")
 
 
+def test_who_is_in_a_list_that_redraws_itself_stays_there(noc, console, page):
+    one = page("vera")
+    go(one, console, "#/fill")
+    tab_to(one, "lis-1")
+    with one.expect_response(re.compile("/api/fill")):
+        pass
+    with one.expect_response(re.compile("/api/fill")):
+        pass
+    assert one.evaluate("document.activeElement.textContent") == "lis-1"
+
+
 def test_the_content_is_reached_past_the_menu(console, page):
     one = page("vera")
     go(one, console, "#/appliances")

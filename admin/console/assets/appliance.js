@@ -1,5 +1,5 @@
 // One appliance: what steering believes, what it says itself, where players were sent, what was ordered.
-import {ago, ask, bits, bytes, h, moment, percent, state, table} from "/assets/parts.js";
+import {ago, ask, bits, bytes, h, moment, percent, redraw, state, table} from "/assets/parts.js";
 import {fleet, may, now} from "/assets/store.js";
 import {buttons, cancel, windows} from "/assets/acts.js";
 import {charts} from "/assets/chart.js";
@@ -35,10 +35,10 @@ export function appliance(place, id) {
 
   function top() {
     const now_ = fleet.rows.get(id);
-    if (!now_) { head.replaceChildren("It is not in the inventory any more."); return; }
-    head.replaceChildren(state(now_.state, now_.standing), now_.trouble ? `: ${now_.trouble}` : "", " at ", h("a", {href: `#/site/${encodeURIComponent(now_.site)}`}, now_.site));
+    if (!now_) { redraw(head, "It is not in the inventory any more."); return; }
+    redraw(head, state(now_.state, now_.standing), now_.trouble ? `: ${now_.trouble}` : "", " at ", h("a", {href: `#/site/${encodeURIComponent(now_.site)}`}, now_.site));
     const soon = windows(now(), id);
-    planned.replaceChildren(soon.length === 0 ? h("p", {class: "quiet"}, "None is planned.") : h("ul", {class: "list"}, soon.map((one) => h("li", {},
+    redraw(planned, soon.length === 0 ? h("p", {class: "quiet"}, "None is planned.") : h("ul", {class: "list"}, soon.map((one) => h("li", {},
       `${moment(one.start)} to ${moment(one.stop)}${one.forced ? ", forced" : ""}${one.row.resting && one.start <= now() ? ", under way" : ""} `,
       may("operator") && h("button", {type: "button", onclick: () => cancel(id, one.start)}, "Cancel")))));
   }
@@ -48,7 +48,7 @@ export function appliance(place, id) {
       const told = await ask(`/api/appliances/${encodeURIComponent(id)}`);
       const member = told.member;
       const beat = member.heartbeat;
-      facts.replaceChildren(h("dl", {class: "facts"}, [
+      redraw(facts, h("dl", {class: "facts"}, [
         ["Standing", `${member.standing} since ${moment(member.since)}`],
         ["Heartbeat", member.heard === null ? "never" : `${ago(member.heard)} ago${member.from_snapshot ? " (before steering started anew)" : ""}`],
         ["Wanted", member.wish],
@@ -63,21 +63,21 @@ export function appliance(place, id) {
           ["Connections", String(beat.connections ?? 0)], ["Processors", percent(beat.cpu)], ["Health", percent(beat.health)], ["Software", beat.version || "–"],
         ] : []),
       ].map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
-      decisions.replaceChildren(told.decisions.length === 0 ? h("p", {class: "quiet"}, "None of the last 4,096 decisions led here.") : table("Of the last decisions", [
+      redraw(decisions, told.decisions.length === 0 ? h("p", {class: "quiet"}, "None of the last 4,096 decisions led here.") : table("Of the last decisions", [
         {title: "At", cell: (one) => moment(one.at)}, {title: "Asked for", cell: (one) => one.content, words: true},
         {title: "By", cell: (one) => one.way.replace("_", " ")}, {title: "Answered", cell: (one) => one.answer.join(", "), words: true},
       ], told.decisions.slice(0, 10)));
-      changes.replaceChildren(told.changes.length === 0 ? h("p", {class: "quiet"}, "Nothing.") : h("ul", {class: "list"}, told.changes.slice(0, 10).map((one) => h("li", {},
+      redraw(changes, told.changes.length === 0 ? h("p", {class: "quiet"}, "Nothing.") : h("ul", {class: "list"}, told.changes.slice(0, 10).map((one) => h("li", {},
         `${moment(one.at)} ${one.who}: ${one.change.type}${one.change.wish ? ` ${one.change.wish}` : ""} (${one.why})`))));
     } catch (error) {
-      facts.replaceChildren(h("p", {class: "failure"}, error.message));
+      redraw(facts, h("p", {class: "failure"}, error.message));
     }
   }
 
   async function itself() {
     try {
       const told = await ask(`/api/appliances/${encodeURIComponent(id)}/box`);
-      box.replaceChildren(
+      redraw(box,
         table("Devices", [
           {title: "Device", cell: (one) => one.path}, {title: "Tier", cell: (one) => one.tier},
           {title: "Standing", cell: (one) => state({online: "well", failing: "warning"}[one.standing] ?? "bad", one.standing)},
@@ -89,7 +89,7 @@ export function appliance(place, id) {
           ["Sources", told.sources.map((one) => `${one.name}: ${one.breaker === "closed" ? "well" : one.breaker}`).join(", ") || "–"],
         ].map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])));
     } catch (error) {
-      box.replaceChildren(h("p", {class: "failure"}, `It does not speak for itself: ${error.message}`));
+      redraw(box, h("p", {class: "failure"}, `It does not speak for itself: ${error.message}`));
     }
   }
 
@@ -97,11 +97,11 @@ export function appliance(place, id) {
     const button = h("button", {type: "button", onclick: () => logged()}, "Read it again");
     try {
       const told = await ask(`/api/appliances/${encodeURIComponent(id)}/logs`);
-      log.replaceChildren(button, h("pre", {class: "scroll log", tabindex: 0, "aria-label": "Log"}, told.lines.length === 0 ? "Nothing." : told.lines.map((one) => h("span", {class: LOUD[one.level] ?? null},
+      redraw(log, button, h("pre", {class: "scroll log", tabindex: 0, "aria-label": "Log"}, told.lines.length === 0 ? "Nothing." : told.lines.map((one) => h("span", {class: LOUD[one.level] ?? null},
         `${moment(one.at)} ${one.process}[${one.pid}] ${one.level} ${one.text}\n`))));
       log.lastChild.scrollTop = log.lastChild.scrollHeight;
     } catch (error) {
-      log.replaceChildren(h("p", {class: "failure"}, error.message), button);
+      redraw(log, h("p", {class: "failure"}, error.message), button);
     }
   }
 

@@ -1,6 +1,6 @@
 // All appliances, or a site's: filtered, sorted, chosen, acted on, taken along as CSV. Thousands of rows: a hundred at a
 // time are in the page, and a row is drawn again only when it changed.
-import {ask, bits, h, percent, state} from "/assets/parts.js";
+import {ask, bits, h, percent, redraw, state} from "/assets/parts.js";
 import {fleet, sites} from "/assets/store.js";
 import {buttons} from "/assets/acts.js";
 import {charts} from "/assets/chart.js";
@@ -134,7 +134,7 @@ function list(place, options) {
       let isNew = false;
       for (const id of told.rows ?? []) {
         const there = drawn.get(id);
-        if (there) { if (!there.contains(document.activeElement)) there.replaceChildren(...cells(id)); }
+        if (there) redraw(there, ...cells(id));
         else if (!order.includes(id) && matches(id, fleet.rows.get(id))) isNew = true;
       }
       if (isNew) draw();

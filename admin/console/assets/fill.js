@@ -1,5 +1,5 @@
 // The night: how far each appliance is with its order, and whether what was planned came true.
-import {ask, bytes, h, moment, percent, state, table} from "/assets/parts.js";
+import {ask, bytes, h, moment, percent, redraw, state, table} from "/assets/parts.js";
 import {fleet} from "/assets/store.js";
 
 export function fill(place) {
@@ -9,7 +9,7 @@ export function fill(place) {
   async function draw() {
     try {
       const told = await ask("/api/fill");
-      shown.replaceChildren(plan(told.plan), h("h2", {}, "Appliances"), told.agents.length === 0
+      redraw(shown, plan(told.plan), h("h2", {}, "Appliances"), told.agents.length === 0
         ? h("p", {class: "empty"}, "The inventory names no agents (agent_metrics).")
         : table("Orders, by what the agents say", [
           {title: "Appliance", cell: (one) => h("a", {href: `#/appliance/${encodeURIComponent(one.id)}`}, one.id)},
@@ -21,7 +21,7 @@ export function fill(place) {
           {title: "Why", words: true, cell: (one) => one.error ?? one.reason ?? ""},
         ], told.agents));
     } catch (error) {
-      shown.replaceChildren(h("p", {class: "failure"}, error.message));
+      redraw(shown, h("p", {class: "failure"}, error.message));
     }
   }
 

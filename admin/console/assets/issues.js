@@ -1,5 +1,5 @@
 // What fires, of Alertmanager: acknowledged here, snoozed there.
-import {ago, ask, confirm, h, moment, say, state} from "/assets/parts.js";
+import {ago, ask, confirm, h, moment, redraw, say, state} from "/assets/parts.js";
 import {fleet, may, now} from "/assets/store.js";
 
 export function issues(place) {
@@ -8,14 +8,14 @@ export function issues(place) {
   place.append(h("h1", {}, "Issues"), h("p", {}, h("label", {}, hidden, " Also what is snoozed, or follows from another")), all);
 
   function draw() {
-    if (!fleet.me.alertmanager) { all.replaceChildren(h("p", {class: "empty"}, "There is no [alertmanager] in the console's settings.")); return; }
+    if (!fleet.me.alertmanager) { redraw(all, h("p", {class: "empty"}, "There is no [alertmanager] in the console's settings.")); return; }
     const seen = fleet.alerts.filter((alert) => hidden.checked || (!alert.snoozed && !alert.inhibited));
     if (seen.length === 0) {
       const out = fleet.alerts.length;
-      all.replaceChildren(h("p", {class: "empty"}, out ? `Nothing that is not snoozed or follows from another (${out} of these).` : "Nothing fires."));
+      redraw(all, h("p", {class: "empty"}, out ? `Nothing that is not snoozed or follows from another (${out} of these).` : "Nothing fires."));
       return;
     }
-    all.replaceChildren(h("ul", {class: "list"}, seen.map(issue)));
+    redraw(all, h("ul", {class: "list"}, seen.map(issue)));
   }
 
   draw();

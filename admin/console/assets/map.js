@@ -1,5 +1,5 @@
 // The world, and sites on it: coloured and shaped by the worst of what is there. No tiles, no server of others.
-import {h} from "/assets/parts.js";
+import {h, redraw} from "/assets/parts.js";
 import {WORLD} from "/assets/world.js";
 
 const LEAST = 30; // Degrees that are shown at least.
@@ -44,7 +44,7 @@ export function map() {
     const r = (width ? Math.max(box[2] / width, box[3] / height) : box[2] / 800) * RADIUS;
     const worst = ["well", "resting", "warning", "bad"];
     const ordered = [...known.values()].sort((one, other) => worst.indexOf(one.state) - worst.indexOf(other.state));
-    spots.replaceChildren(...ordered.map((site) => {
+    redraw(spots, ...ordered.map((site) => {
       const {tag, ...shape} = DRAW[site.state](r);
       const words = `${site.name}: ${site.serving} of ${site.appliances} serve${site.troubles.length ? `; ${site.troubles.join("; ")}` : ""}`;
       const link = document.createElementNS("http://www.w3.org/2000/svg", "a");

@@ -47,6 +47,16 @@ export const iso = (when) => new Date(when - when.getTimezoneOffset() * 60000).t
 
 export const state = (name, words) => h("span", {class: `state ${name}`}, words);
 
+/** Put these in a place instead of what is there. Whoever has the focus in it by keyboard keeps it, on what is the same. */
+export function redraw(place, ...children) {
+  const at = document.activeElement;
+  const same = place.contains(at) ? all(place, at.tagName).filter((one) => called(one) === called(at)).indexOf(at) : -1;
+  place.replaceChildren(...children);
+  if (same >= 0) all(place, at.tagName).filter((one) => called(one) === called(at)).at(same)?.focus({preventScroll: true});
+}
+const all = (place, tag) => [...place.querySelectorAll(tag)];
+const called = (one) => one.getAttribute("href") ?? one.getAttribute("aria-label") ?? one.name ?? one.textContent;
+
 export class Failed extends Error {
   constructor(status, message) { super(message); this.status = status; }
 }

@@ -1,5 +1,5 @@
 // Have the fleet forget, and see how far that is.
-import {ask, h, moment, say, state, table} from "/assets/parts.js";
+import {ask, h, moment, redraw, say, state, table} from "/assets/parts.js";
 import {fleet, may} from "/assets/store.js";
 
 export function purge(place) {
@@ -26,7 +26,7 @@ export function purge(place) {
   place.append(h("h1", {}, "Purge"), may("operator") ? form : h("p", {class: "quiet"}, "You may look; operators may purge."), wrong, all);
 
   function draw() {
-    all.replaceChildren(fleet.jobs.length === 0 ? h("p", {class: "empty"}, "Nothing was purged since the console started.") : table("Purges, the latest first", [
+    redraw(all, fleet.jobs.length === 0 ? h("p", {class: "empty"}, "Nothing was purged since the console started.") : table("Purges, the latest first", [
       {title: "Path", words: true, cell: (job) => job.about}, {title: "By", cell: (job) => `${job.who}, ${moment(job.begun_at)}`},
       {title: "Appliances", cell: (job) => [h("progress", {max: job.total, value: job.done, "aria-label": `Purge of ${job.about}`}), ` ${job.done} of ${job.total}`]},
       {title: "Objects", number: true, cell: (job) => String(job.purged)},

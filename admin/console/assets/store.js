@@ -5,7 +5,9 @@ export const fleet = {rows: new Map(), sites: new Map(), alerts: [], jobs: [], s
 
 const listeners = new Set();
 let version = 0;
+let stream = null;
 let waiting = null;
+let retry = 0;
 let changes = {};
 
 /** `listener(change)` is called, at most once a frame, with what changed: {rows: Set of ids, sites, alerts, ...}. */
@@ -30,7 +32,10 @@ export async function begin() {
 }
 
 function listen() {
+  stream?.close();
+  if (document.hidden) return;
   const events = new EventSource(`/api/events?since=${version}`);
+  stream = events;
   events.onopen = () => { if (fleet.lost_at !== null) { fleet.lost_at = null; tell({sources: true}); } };
   events.onmessage = (event) => take(JSON.parse(event.data));
   events.addEventListener("anew", () => { events.close(); again(0); });
@@ -40,8 +45,16 @@ function listen() {
   };
 }
 
+// A browser keeps six connections to a server: pages that nobody sees leave them to those that are seen.
+document.addEventListener("visibilitychange", () => {
+  if (stream === null) return;
+  stream.close();
+  if (!document.hidden) again(0);
+});
+
 function again(pause) {
-  setTimeout(() => begin().catch((error) => {
+  clearTimeout(retry);
+  retry = setTimeout(() => begin().catch((error) => {
     if (!(error instanceof Failed) || error.status !== 401) again(3000);
   }), pause);
 }

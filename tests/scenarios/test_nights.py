@@ -3,12 +3,18 @@
 A parent in Lisbon, two appliances in Porto and one in Braga behind it; films, demand and orders in an S3 bucket.
 """
 
+import asyncio
 import datetime as dt
 import hashlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from admin.bucket import Bucket
+from admin.console.night import Night
+from admin.fleet.asking import desk
+from admin.fleet.known import Box, Inventory
 from tests.doubles.agents import Agent, Planner
 from tests.doubles.appliance import BLOCK, wait_until
 from tests.doubles.origin import content_of
@@ -157,7 +163,17 @@ def region(request, server, make_appliance, tmp_path, path):
         agent.stop()
 
 
-def test_a_night_from_what_was_watched_to_a_morning_of_hits(region):
+async def night_on_the_console(region):
+    """What the NOC sees of it."""
+    boxes = tuple(
+        Box(name, PLACES[name], agent_metrics=f"127.0.0.1:{agent.port}") for name, agent in region.agents.items()
+    )
+    bucket = Bucket(region.url, region.server.endpoint_url)
+    async with desk("http://127.0.0.1:9") as at:
+        return await Night(at, bucket, time.time).told(Inventory(1, (), boxes))
+
+
+def test_a_night_from_what_was_watched_to_a_morning_of_hits(region, monkeypatch):
     region.start()
     for at in range(5):
         region.publish(f"film-{at}", 300_000, BLOCK + 70_000 + at, 5_000)
@@ -187,6 +203,14 @@ def test_a_night_from_what_was_watched_to_a_morning_of_hits(region):
     progress = region.read(progress_key("p2"), Progress)
     assert (progress.phase, progress.done_renditions, progress.failed_renditions) == (Phase.IDLE, 5, 0)
     assert "done" in region.planner.types("status")
+    for name, value in S3Server.environment().items():
+        monkeypatch.setenv(name, value)
+    seen = asyncio.run(night_on_the_console(region))
+    assert seen["plan"]["error"] is None
+    assert set(seen["plan"]["sites"]) == set(PLACES.values())
+    for expected in seen["plan"]["sites"].values():
+        assert 0 <= expected["before"] <= expected["after"] <= 1
+    assert {one["id"]: "no answer" in one["error"] for one in seen["agents"]} == dict.fromkeys(PLACES, True)
 
 
 @pytest.mark.parametrize("region", [("top", "b1")], indirect=True, ids=["two"])

@@ -59,6 +59,8 @@ class Watching:
         self._jobs: list[Row] = []
         self._kept: deque[tuple[int, bytes]] = deque(maxlen=_KEPT)
         self._watchers: set[asyncio.Queue[bytes | None]] = set()
+        self._looking, self._listening = asyncio.Lock(), asyncio.Lock()
+        """One look after the other: an answer that is late must not undo what a newer one told."""
         self.looked = asyncio.Event()
         """Set once steering was asked, whatever came of it."""
 
@@ -80,6 +82,11 @@ class Watching:
 
     async def look(self) -> None:
         """Ask steering, and tell what changed."""
+        async with self._looking:
+            await self._look()
+        self.looked.set()
+
+    async def _look(self) -> None:
         try:
             fleet = await self._desk.fleet()
             if fleet.inventory != self.inventory.version or fleet.inventory < 0:
@@ -91,7 +98,6 @@ class Watching:
         else:
             self._take(fleet, inventory)
             self._source("steering", None)
-        self.looked.set()
 
     def _take(self, fleet: Fleet, inventory: Inventory) -> None:
         change: Change = {}
@@ -112,10 +118,13 @@ class Watching:
 
     async def look_for_alerts(self) -> None:
         """Ask Alertmanager, if there is one."""
-        if self._alertmanager is None:
-            return
+        if self._alertmanager is not None:
+            async with self._listening:
+                await self._look_for_alerts(self._alertmanager)
+
+    async def _look_for_alerts(self, alertmanager: Alertmanager) -> None:
         try:
-            alerts = await self._alertmanager.alerts()
+            alerts = await alertmanager.alerts()
         except AdminError as error:
             self._source("alertmanager", str(error))
             return

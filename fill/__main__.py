@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from logging_journald import JournaldLogHandler, check_journal_stream
+
 from fill.errors import FillError
 from fill.plans import Name
 
@@ -63,7 +65,12 @@ FILE must not exist. Keep it where only the planner can read it.
 def main(argv: list[str] | None = None) -> None:
     """Exits the process with one of the codes above, unless all went well. None: what the process was started with."""
     given = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    level = os.environ.get("OCA_LOG_LEVEL", "INFO").upper()
+    if check_journal_stream():
+        journal = JournaldLogHandler("oca-fill", use_message_id=False)
+        logging.basicConfig(level=level, format="%(message)s", handlers=[journal])
+    else:
+        logging.basicConfig(level=level, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("botocore").setLevel(logging.WARNING)
     try:
         if given.command == "agent":

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from oca.commands import devices, store
+from oca.commands import devices, reload, store
 from oca.commands.terminal import say, show
 from oca.credentials import check_credentials
 from oca.errors import OcaError, SettingsError
 from oca.lifecycle import configure_logging
+from oca.reloads import place_of
 from oca.settings import Settings, Tier, read_settings
 from oca.supervisor import serve as run_appliance
 from wire.toml import Bytes, size_of
@@ -30,11 +31,18 @@ _SERVE = """Run the appliance until SIGTERM.
 signals:
   SIGTERM, SIGINT  drain: new connections are refused, running responses finish, within http.drain_timeout;
                    a second one cuts them
-  SIGHUP           read the settings anew and replace workers and keeper, without refusing or cutting a connection
-                   (listen.* and appliance.state_dir can't change this way)
+  SIGHUP           read the settings anew and replace all processes by those of the code that is installed now, without
+                   refusing or cutting a connection (listen.* and appliance.state_dir can't change this way); what can't
+                   be used is said in the log, and everything goes on as it was. `oca reload` waits and says so too
 """
 
 _CHECK = "Check the settings without starting anything, and say what they mean."
+
+_RELOAD = """Have the running appliance take up these settings and the code that is installed now, and wait for it.
+
+No connection is refused or cut: the processes that were there finish their responses. Settings that can't be used are
+refused, and everything goes on as it was.
+"""
 
 _DEVICE = """Look at the devices of the running appliance, and take them in and out of service while it serves.
 
@@ -109,7 +117,7 @@ def main() -> None:
 
 def _serve(given: argparse.Namespace, settings: Settings) -> int:
     configure_logging("oca")
-    return asyncio.run(run_appliance(settings, lambda: _whole_settings(given.config)))
+    return asyncio.run(run_appliance(settings, given.config))
 
 
 def _whole_settings(path: str) -> Settings:
@@ -120,6 +128,12 @@ def _whole_settings(path: str) -> Settings:
 
 
 def _check(given: argparse.Namespace, settings: Settings) -> int:
+    if given.running is not None:
+        try:
+            place_of(given.running).check_same(settings)
+        except SettingsError as error:
+            say(f"oca: {error}")
+            return 2
     who = "anybody may watch"
     if settings.access.required and settings.access.keys is not None:
         # Cryptography takes time to import: only where it is used.
@@ -132,6 +146,10 @@ def _check(given: argparse.Namespace, settings: Settings) -> int:
         f"origin {settings.origin.url}; {who}"
     )
     return 0
+
+
+def _reload(given: argparse.Namespace, settings: Settings) -> int:
+    return reload.reload_appliance(settings, given.timeout)
 
 
 def _list(given: argparse.Namespace, settings: Settings) -> int:
@@ -173,9 +191,15 @@ def _rebuild(given: argparse.Namespace, settings: Settings) -> int:
 
 def _parser() -> _Parser:
     parser = _Parser(prog="oca", description="A cache appliance for films.", epilog=_EXIT_CODES)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="serve | check | device | store | index")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="serve | check | reload | device | store | index"
+    )
     _command(commands, "serve", _SERVE, _serve)
-    _command(commands, "check", _CHECK, _check)
+    check = _command(commands, "check", _CHECK, _check)
+    # For the supervisor, before a reload: whether an appliance that runs there may go on with these.
+    check.add_argument("--running", metavar="PLACE", help=argparse.SUPPRESS)
+    again = _command(commands, "reload", _RELOAD, _reload)
+    again.add_argument("--timeout", type=_seconds, default=120.0, metavar="S", help="to wait at most; default 120")
     _add_device_commands(commands)
     _add_store_commands(commands)
     return parser
@@ -246,6 +270,16 @@ def _size(text: str) -> Bytes:
         return size_of(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{error}; read {text!r}") from error
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"read {text!r}; allowed: more than 0, at most 3600 seconds")
+    return seconds
 
 
 def _writes_per_day(text: str) -> float:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import uvloop
+from logging_journald import JournaldLogHandler, check_journal_stream
 
 from steering.app import run
 from steering.errors import SettingsError, SteeringError
@@ -83,11 +84,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(given: argparse.Namespace) -> int:
     settings = read_settings(given.config)
-    logging.basicConfig(
-        level=os.environ.get("OCA_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s oca-steering[%(process)d] %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
+    level = os.environ.get("OCA_LOG_LEVEL", "INFO").upper()
+    if check_journal_stream():
+        journal = JournaldLogHandler("oca-steering", use_message_id=False)
+        logging.basicConfig(level=level, format="%(message)s", handlers=[journal])
+    else:
+        logging.basicConfig(
+            level=level, format="%(asctime)s oca-steering[%(process)d] %(levelname)s %(message)s", stream=sys.stderr
+        )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(run(settings))

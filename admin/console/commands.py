@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from logging_journald import JournaldLogHandler, check_journal_stream
 
 from admin.console.accounts import LEAST_PASSWORD, MOST_PASSWORD, hashed
 from admin.console.app import serve
@@ -34,7 +35,11 @@ def serve_command(
         if check:
             watcher().say(f"{config}: can be used")
             return
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        if check_journal_stream():
+            journal = JournaldLogHandler("oca-admin", use_message_id=False)
+            logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[journal])
+        else:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         asyncio.run(serve(settings, lambda where: watcher().say(f"the console is at {where}")))
 
 

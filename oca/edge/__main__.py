@@ -15,7 +15,7 @@ from oca.lifecycle import begin_child, keep_log, read_settings_from
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="oca.edge", description=__doc__)
-    for name in ("settings", "board", "counters", "listener", "run-dir", "ready", "log"):
+    for name in ("settings", "board", "counters", "listener", "run-dir", "ready", "ask", "log"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--place", type=int, required=True)
@@ -36,6 +36,7 @@ def main() -> int:
                 counters_fd=given.counters_fd,
                 run_dir_fd=given.run_dir_fd,
                 ready_fd=given.ready_fd,
+                ask=socket.socket(fileno=given.ask_fd),
             )
         )
     except OcaError as error:

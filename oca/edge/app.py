@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -49,6 +50,7 @@ async def run_worker(
     counters_fd: int,
     run_dir_fd: int,
     ready_fd: int,
+    ask: socket.socket,
 ) -> None:
     """Run until SIGTERM (drain: idle connections are closed at once) or SIGUSR2 (a successor has the socket: idle
     connections may send one more request). Both end when the last response is out, or at the drain deadline.
@@ -106,6 +108,8 @@ async def run_worker(
     gc.collect()
     gc.freeze()
     loop.add_reader(listener.fileno(), _accept_all, listener, worker, loop)
+    ask.setblocking(False)
+    loop.add_reader(ask.fileno(), _answer, ask, lookup, loop)
     os.write(ready_fd, b"1")
     os.close(ready_fd)
     deadline = float("inf")
@@ -162,6 +166,22 @@ def _accept_all(listener: socket.socket, worker: Worker, loop: asyncio.AbstractE
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         words[Count.CONNECTIONS_OPEN] += 1
         worker.connections.add(Connection(sock, worker, loop))
+
+
+def _answer(ask: socket.socket, lookup: Lookup, loop: asyncio.AbstractEventLoop) -> None:
+    """The supervisor asks whether this loop turns, and can look into the index: only then viewers are served."""
+    try:
+        asked = ask.recv(16)
+    except BlockingIOError:
+        return
+    except OSError:
+        asked = b""
+    if not asked:
+        loop.remove_reader(ask.fileno())
+        return
+    lookup.probe()
+    with contextlib.suppress(OSError):
+        ask.send(b"!")
 
 
 def _raise_file_limit() -> None:

@@ -90,6 +90,10 @@ class Lookup:
         self._held[raw_path] = held
         return held
 
+    def probe(self) -> None:
+        """Look something up that is not there. Raises if the index can't be read."""
+        self._index.object(object_key("/"))
+
     def for_peer(self, path: str) -> Held | None:
         """As `find`, for another appliance that takes what is held: nobody watches, so it is not remembered here nor
         counted as demand.

@@ -103,6 +103,7 @@ class Appliance:
         self.devices = [folder / "device"]
         self.config = folder / "oca.toml"
         self.log = folder / "log"
+        self.program = [sys.executable, "-m", "oca"]
         self.process: subprocess.Popen[bytes] | None = None
         self._origin = origin
         self._env = {**os.environ, **(env or {})}
@@ -148,7 +149,7 @@ class Appliance:
         with self.log.open("ab") as log:
             # A session of its own: whatever it leaves behind can be found and ended.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "oca", "serve", "--config", str(self.config)],
+                [*self.program, "serve", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -228,6 +229,15 @@ class Appliance:
     def worker_pids(self) -> list[int]:
         """All edge processes, those that only finish their responses included."""
         return self._running("oca.edge")
+
+    def accepts(self, pid: int) -> bool:
+        """Whether a process has a listening socket of the film port open."""
+        address = f"{int.from_bytes(socket.inet_aton('127.0.0.1'), 'little'):08X}:{self.port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        listening = {f"socket:[{row[9]}]" for row in rows if row[1] == address and row[3] == "0A"}
+        with contextlib.suppress(FileNotFoundError):
+            return any(os.readlink(fd) in listening for fd in Path(f"/proc/{pid}/fd").iterdir())
+        return False
 
     def workers(self) -> dict[str, int]:
         """Process ids of the workers that the keeper knows, by number."""

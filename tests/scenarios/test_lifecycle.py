@@ -7,9 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
+import oca
 from tests.doubles.appliance import BLOCK, PATIENCE, wait_until
 from tests.doubles.wire import Cut
 
@@ -232,6 +234,7 @@ def test_counts_are_exact_over_a_reload(make_appliance, origin, hold, path):
     one.process.send_signal(signal.SIGHUP)
     wait_until(lambda: len(old & set(one.worker_pids)) == 0 or len(one.worker_pids) == 4, "the new workers are up")
     wait_until(lambda: not set(one.workers().values()) <= old, "the new keeper knows them")
+    wait_until(lambda: not any(map(one.accepts, old)), "the old ones have heard that they are replaced")
     assert one.metric("oca_requests_total") == 9
     assert one.metric("oca_open_connections") == 8
     # Idle connections may send one more request, are told to close, and then the old workers end.
@@ -255,7 +258,7 @@ def test_counts_are_exact_over_a_reload(make_appliance, origin, hold, path):
     [
         (lambda text: text.replace("drain_timeout", "drain_time"), "http.drain_time: unknown key"),
         (lambda text: text.replace('"1 GiB"', '"1 Gib"'), "device.capacity: Expected a size"),
-        (lambda text: text + "\n[broken", "line"),
+        (lambda text: text + "\n[broken", "Expected ']' at the end of a table declaration"),
         (lambda text: text.replace("listen]\nhttp", "listen]\nxttp"), "xttp"),
     ],
     ids=["unknown key", "bad unit", "syntax", "another key"],
@@ -486,3 +489,126 @@ def test_a_settings_file_that_is_not_there_is_named(tmp_path):
     ended = run_oca("check", tmp_path / "nowhere.toml")
     assert ended.returncode == 2
     assert f"{tmp_path}/nowhere.toml: can't be read: No such file" in ended.stderr
+
+
+# --- Another version --------------------------------------------------------------------------------------------------
+
+# What a package manager installs, of one version: the same code that is tested, and a word of its own on the log.
+PROGRAM = """#!{python}
+import sys
+from oca import __main__, supervisor
+supervisor.log.warning("this is {word}")
+if "check" in sys.argv and {is_broken}:
+    sys.exit("oca: this version can not start here")
+__main__.main()
+"""
+
+
+def install(folder, word, *, is_broken=False):
+    program = folder / word / "bin" / "oca"
+    program.parent.mkdir(parents=True)
+    program.write_text(PROGRAM.format(python=sys.executable, word=word, is_broken=is_broken))
+    program.chmod(0o755)
+
+
+def switch(folder, word):
+    new = folder / "new"
+    new.symlink_to(word)
+    new.replace(folder / "current")
+
+
+@pytest.fixture
+def installed(make_appliance, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(oca.__file__).parents[1]))
+    for word in ("one", "two"):
+        install(tmp_path, word)
+    install(tmp_path, "broken", is_broken=True)
+    switch(tmp_path, "one")
+    appliance = make_appliance()
+    appliance.program = [str(tmp_path / "current" / "bin" / "oca")]
+    return appliance.start()
+
+
+def reload(appliance, *more):
+    return subprocess.run(
+        [sys.executable, "-m", "oca", "reload", "--config", str(appliance.config), *more],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+    )
+
+
+def test_another_version_takes_over_and_a_viewer_notices_nothing(installed, tmp_path, origin, films, path):
+    supervisor = installed.process.pid
+    old = set(installed.worker_pids)
+    slow = origin.put(path, SIZE)
+    gate = origin.gate(path, HELD_BACK)
+    with installed.wire() as long, Load(installed, films) as load:
+        long.ask(path)
+        assert long.head().status == 200
+        gate.wait_reached()
+        load.wait_for(50)
+        switch(tmp_path, "two")
+        told = reload(installed)
+        assert (told.returncode, told.stdout) == (0, "reloaded\n"), told.stderr
+        assert "this is two" in installed.log.read_text()
+        load.wait_for(50)
+        origin.open_gates(path)
+        assert long.read(len(slow)) == slow
+        # And back.
+        switch(tmp_path, "one")
+        assert reload(installed).returncode == 0
+        load.wait_for(50)
+    assert load.faults == []
+    assert installed.process.pid == supervisor
+    wait_until(lambda: not old & set(installed.worker_pids), "the workers of before have ended")
+
+
+def test_a_version_that_can_not_use_the_settings_takes_nothing_over(installed, tmp_path, films):
+    pids = (installed.keeper_pids, installed.worker_pids)
+    switch(tmp_path, "broken")
+    told = reload(installed)
+    assert told.returncode == 1
+    assert "not reloaded: " in told.stderr
+    assert "this version can not start here" in told.stderr
+    (tmp_path / "current" / "bin" / "oca").chmod(0o644)
+    told = reload(installed)
+    assert told.returncode == 1
+    assert "not reloaded: " in told.stderr
+    assert (installed.keeper_pids, installed.worker_pids) == pids
+    for path, content in films.items():
+        assert installed.get(path).body == content
+    switch(tmp_path, "two")
+    assert reload(installed).returncode == 0
+
+
+def test_reloads_that_come_at_once_are_done_one_after_the_other(installed, films):
+    with Load(installed, films) as load:
+        for _ in range(5):
+            installed.process.send_signal(signal.SIGHUP)
+        assert reload(installed).returncode == 0
+        load.wait_for(50)
+    assert load.faults == []
+    installed.wait_ready()
+
+
+def test_a_worker_that_dies_after_another_version_took_over_is_replaced(installed, films):
+    assert reload(installed).returncode == 0
+    wait_until(lambda: len(installed.worker_pids) == 2, "the old workers have ended")
+    victim = installed.worker_pids[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(installed.worker_pids) == 2 and victim not in installed.worker_pids, "it is replaced")
+    for path, content in films.items():
+        assert installed.get(path).body == content
+
+
+def test_where_nothing_runs_a_reload_says_so(make_appliance):
+    appliance = make_appliance()
+    appliance.write_settings()
+    told = reload(appliance)
+    assert (told.returncode, told.stderr) == (1, f"oca: no appliance runs on {appliance.state_dir}\n")
+    # The number in the lock may be another process's by now, which a signal would end.
+    appliance.state_dir.mkdir()
+    (appliance.state_dir / "appliance.lock").write_text(f"{os.getpid()}\n")
+    assert reload(appliance).stderr == told.stderr

@@ -122,7 +122,7 @@ class Http(Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes per second that a client must take, measured over `min_send_window`; 0 switches it off."""
     min_send_window: Seconds = Seconds(20)
     drain_timeout: Seconds = Seconds(75)
-    """From SIGTERM to the end of the last response. systemd sends SIGKILL at TimeoutStopSec=90."""
+    """From SIGTERM to the end of the last response. systemd sends SIGKILL at TimeoutStopSec=105."""
 
 
 class Viewers(Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,9 +19,10 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 
 # uv reads its own settings; where a machine has only pip's, they hold for uv too. It trusts whom the machine trusts: behind
 # a company's TLS proxy its own list of authorities would not do.
-UV := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),UV_SYSTEM_CERTS="$${UV_SYSTEM_CERTS:-true}") \
+UV_ENV := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),UV_SYSTEM_CERTS="$${UV_SYSTEM_CERTS:-true}") \
 	$(if $(UV_DEFAULT_INDEX)$(UV_INDEX_URL),,$(if $(PIP_INDEX_URL),UV_DEFAULT_INDEX="$$PIP_INDEX_URL")) \
-	$(if $(SSL_CERT_FILE),,$(if $(PIP_CERT),SSL_CERT_FILE="$$PIP_CERT")) $(BIN)/uv
+	$(if $(SSL_CERT_FILE),,$(if $(PIP_CERT),SSL_CERT_FILE="$$PIP_CERT"))
+UV := $(UV_ENV) $(BIN)/uv
 
 .PHONY: help
 help:
@@ -83,6 +84,14 @@ sim: $(READY) ## a day of 20 million viewers over 20,000 appliances, beside two 
 .PHONY: soak
 soak: $(READY) ## the long tests: many rounds of kill -9, and the like
 	@exec $(BIN)/pytest -m soak --timeout=3600 $(ARGS)
+
+.PHONY: dist
+dist: $(READY) ## what machines install, in dist/: the wheel, locks with hashes, and a wheel house for those without internet
+	@$(UV_ENV) exec $(BIN)/python systemd/dist $(ARGS)
+
+.PHONY: deb
+deb: $(READY) ## Debian packages in dist/, for machines without pip: the programs of this version, and the units
+	@exec systemd/debian/build
 
 .PHONY: metrics
 metrics: $(READY) ## write admin/dashboards/METRICS.md anew from what running processes show

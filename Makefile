@@ -36,6 +36,10 @@ demo: $(READY) ## an origin, one appliance and a page that plays a film from it;
 test: $(READY) ## all tests but the long ones
 	@exec $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: test-racking
+test-racking: $(READY) ## Debian machines, made and booted here, set up by Ansible (needs root, debootstrap, systemd-container)
+	@exec $(BIN)/pytest -m racking -n 2 --dist loadfile --timeout=900 tests/ansible $(ARGS)
+
 .PHONY: check
 check: $(READY) ## style, types and the direction of imports
 	@$(BIN)/ruff check

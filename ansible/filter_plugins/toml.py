@@ -20,7 +20,7 @@ class FilterModule:
 
 
 def merged(base: Mapping[str, Any], *more: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Settings over settings: tables are joined key by key, all else is replaced. A value of None takes the key away."""
+    """Settings over settings: tables are joined key by key, all else is replaced. None takes a key away."""
     result = dict(base)
     for over in more:
         for key, value in (over or {}).items():
@@ -73,7 +73,7 @@ def _value(value: Any, where: tuple[str, ...]) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(entry, where) for entry in value) + "]"
     raise AnsibleFilterError(
-        f"to_toml: {'.'.join(where)} is {type(value).__name__}; allowed: text, numbers, true and false, lists and tables"
+        f"to_toml: {'.'.join(where)} is {type(value).__name__}; allowed: text, numbers, true, false, lists and tables"
     )
 
 

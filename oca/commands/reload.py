@@ -15,6 +15,7 @@ from oca.settings import Settings
 
 _LOOK: Final = 0.05
 _MOST_BYTES: Final = 32
+_LOCKS: Final = Path("/proc/locks")
 
 
 class NotRunning(OcaError):
@@ -55,20 +56,22 @@ def _supervisor(state: Path) -> int:
     try:
         with path.open("rb") as file:
             text = file.read(_MOST_BYTES).decode(errors="replace").strip()
-        lock = path.stat()
-        # The number may be another process's by now, which SIGHUP would end: ours has the file open.
-        is_ours = text.isdecimal() and any(_is_open(fd, lock) for fd in Path(f"/proc/{text}/fd").iterdir())
+        inode = path.stat().st_ino
+        # The number may be another process's by now, which SIGHUP would end: ours holds the lock.
+        is_ours = text.isdecimal() and any(_is_lock(line, text, inode) for line in _LOCKS.read_text().splitlines())
     except FileNotFoundError:
         is_ours = False
     except OSError as error:
-        raise NotRunning(f"{error.filename}: {error.strerror}: run this as the appliance's user") from error
+        raise NotRunning(f"{error.filename}: {error.strerror}: run this as the appliance's user, or as root") from error
     if not is_ours:
         raise NotRunning(f"no appliance runs on {state}")
     return int(text)
 
 
-def _is_open(fd: Path, file: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(fd.stat(), file)
-    except OSError:
-        return False  # It was closed in this moment, or is no file.
+def _is_lock(line: str, pid: str, inode: int) -> bool:
+    """Whether a line of /proc/locks (proc(5)), such as "1: FLOCK ADVISORY WRITE 12 fd:00:99 …", says that a process has
+    locked a file. Its descriptors would say so too, but systemd runs this in a user namespace of its own, from where
+    they can't be seen.
+    """
+    fields = line.split()
+    return len(fields) > 5 and fields[1] == "FLOCK" and fields[4] == pid and fields[5].endswith(f":{inode}")

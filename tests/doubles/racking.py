@@ -1,7 +1,7 @@
 """A Debian machine as an ISP racks it: systemd as PID 1 in a tree of its own, on a network of its own, reached by ssh.
 
-The tree is made once by debootstrap and kept; each box is a layer above it. Packages that roles install lie beside it as a
-repository of files, so that apt works without internet. Nothing here talks to anybody outside.
+The tree is made once by debootstrap and kept; each box is a layer above it. Packages that roles install lie beside it
+as a repository of files, so that apt works without internet. Nothing here talks to anybody outside.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,8 @@ from tests.doubles.networks import Machine, connect, machine
 SUITE: Final = "bookworm"
 MIRROR: Final = "http://deb.debian.org/debian"
 BASE: Final = (
-    "systemd", "systemd-sysv", "dbus", "ca-certificates", "iproute2", "openssh-server", "python3", "python3-apt", "procps",
+    "systemd", "systemd-sysv", "dbus", "ca-certificates", "iproute2", "openssh-server", "python3", "python3-apt",
+    "procps",
 )  # fmt: skip
 """What whoever installs Debian has."""
 OFFERED: Final = (
@@ -94,7 +96,9 @@ class Box:
             self._rack.argv("ssh", *self._rack.ssh_options, f"root@{self.address}", command),
             check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{self.name}: {command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{self.name}: {command}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def run(self, command: str) -> str:
@@ -174,7 +178,13 @@ class Rack:
             "ANSIBLE_NOCOLOR": "1",
         }
         (self.folder / "told").write_text("")
-        command = ["ansible-playbook", "-i", str(inventory), str(ROOT / "ansible" / playbook), *words]
+        command = [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            str(inventory),
+            str(ROOT / "ansible" / playbook),
+            *words,
+        ]
         if variables:
             command += ["--extra-vars", json.dumps(variables)]
         done = subprocess.run(
@@ -197,7 +207,8 @@ def rack(folder: Path) -> Iterator[Rack]:
 def _booted(name: str, at: Machine, root: Path, console: Path, more: tuple[str, ...]) -> Iterator[None]:
     command = [
         "systemd-nspawn", "--quiet", "-D", str(root), "--boot", "--register=no", "--keep-unit", f"--machine={name}",
-        f"--network-namespace-path=/proc/{at.pid}/ns/net", "--console=pipe", "--resolv-conf=off", "--timezone=off", *more,
+        f"--network-namespace-path=/proc/{at.pid}/ns/net", "--console=pipe", "--resolv-conf=off", "--timezone=off",
+        *more,
     ]  # fmt: skip
     with console.open("wb") as log:
         process = subprocess.Popen(
@@ -219,7 +230,7 @@ def _booted(name: str, at: Machine, root: Path, console: Path, more: tuple[str, 
                 process.wait(10)
 
 
-# --- The tree that all boxes stand on -------------------------------------------------------------------------------------
+# --- The tree that all boxes stand on ---------------------------------------------------------------------------------
 
 
 def base() -> Path:
@@ -261,7 +272,12 @@ def _make_base(root: Path) -> None:
     _built("chroot", str(root), "apt-get", "update", "-qq")
     (root / "etc/machine-id").write_text("")
     # What waits for hardware or a network that configures itself.
-    for unit in ("systemd-networkd-wait-online.service", "systemd-resolved.service", "getty@tty1.service", "console-getty.service"):
+    for unit in (
+        "systemd-networkd-wait-online.service",
+        "systemd-resolved.service",
+        "getty@tty1.service",
+        "console-getty.service",
+    ):
         (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     (root / "etc/ssh/sshd_config.d/tests.conf").write_text("UseDNS no\nPermitRootLogin prohibit-password\n")
 

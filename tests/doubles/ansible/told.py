@@ -1,4 +1,4 @@
-"""An Ansible callback: writes down what each task of a play came to, a line of JSON each, in the file that TOLD names."""
+"""An Ansible callback: writes down what each task of a play came to, as lines of JSON in the file that TOLD names."""
 
 from __future__ import annotations
 

@@ -124,6 +124,11 @@ def _whole_settings(path: str) -> Settings:
     """With the files that they name. Other commands need neither those nor the right to read them."""
     settings = read_settings(path)
     check_credentials(settings)
+    if settings.certificate:
+        # Cryptography takes time to import: only where it is used.
+        from oca.tls import check_certificates  # noqa: PLC0415
+
+        check_certificates(settings)
     return settings
 
 
@@ -142,7 +147,8 @@ def _check(given: argparse.Namespace, settings: Settings) -> int:
         who = f"tokens are verified with {', '.join(sorted(read_public_keys(settings.access.keys)))}"
     show(
         f"{given.config}: good: appliance {settings.appliance.id}, {settings.listen.workers} workers on "
-        f"{settings.listen.http}, {len(settings.device)} device(s), {len(settings.parents)} parent(s), "
+        f"{', '.join(settings.listen.ports.values())}, {len(settings.device)} device(s), "
+        f"{len(settings.parents)} parent(s), "
         f"origin {settings.origin.url}; {who}"
     )
     return 0

@@ -68,6 +68,15 @@ class Count(IntEnum):
     """Sum over what `BUFFER_BUCKETS` count."""
     PACED = 24
     PREFETCHES = 25
+    HANDSHAKES_FULL = 26
+    HANDSHAKES_RESUMED = 27
+    HANDSHAKES_FAILED = 28
+    HANDSHAKES_TLS12 = 29
+    """Of those that succeeded."""
+    HANDSHAKE_TIMEOUTS = 30
+    FLEET_REFUSED = 31
+    """At the fleet's port: a certificate of no appliance, or of one that was revoked."""
+    CERTIFICATE_FAULTS = 32
 
 
 OUTCOMES: Final = tuple(Outcome)

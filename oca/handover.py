@@ -54,8 +54,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
 
     listeners: dict[str, list[int]]
     """By the name of the setting: "http"."""
-    are_passed: bool
-    """Whether systemd opened them."""
+    passed: list[str]
+    """Of which of them systemd opened the sockets."""
     control: int
     desk: int
     lock: int
@@ -64,6 +64,7 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     board: int
     log: int
     counters: int
+    tickets: int
     shapes: tuple[int, ...]
     """Of the shared memory: with another code's shapes it is made anew."""
     next_number: int
@@ -75,8 +76,9 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def descriptors(self) -> list[int]:
         listening = [fd for fds in self.listeners.values() for fd in fds]
-        own = [self.control, self.desk, self.lock, self.keeper_lock, self.run_dir, self.board, self.log, self.counters]
-        return [*listening, *own, *(worker.ask for worker in self.workers)]
+        own = [self.control, self.desk, self.lock, self.keeper_lock, self.run_dir]
+        memory = [self.board, self.log, self.counters, self.tickets]
+        return [*listening, *own, *memory, *(worker.ask for worker in self.workers)]
 
 
 def own_program() -> list[str]:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from oca.errors import SettingsError
-from oca.settings import Settings
+from oca.settings import PORTS, Settings
 
 _FILE: Final = "reload.json"
 _MOST_BYTES: Final = 64 * 1024
@@ -28,19 +28,21 @@ class Outcome(Struct, frozen=True):
 class Place(Struct, frozen=True):
     """Where an appliance is: sockets and folder are the running process's."""
 
-    http: str
     control: str
     state_dir: str
+    http: str | None = None
+    https: str | None = None
+    fleet: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Place:
-        listen = settings.listen
-        return cls(http=listen.http, control=listen.control, state_dir=settings.appliance.state_dir)
+        return cls(settings.listen.control, settings.appliance.state_dir, **settings.listen.ports)
 
     def check_same(self, settings: Settings) -> None:
         """Raises `SettingsError` if a running appliance can't go on with these settings."""
         new = Place.of(settings)
-        for name, key in (("listen.http", "http"), ("listen.control", "control"), ("appliance.state_dir", "state_dir")):
+        for key in (*PORTS, "control", "state_dir"):
+            name = f"appliance.{key}" if key == "state_dir" else f"listen.{key}"
             before, after = getattr(self, key), getattr(new, key)
             if before != after:
                 raise SettingsError(f"{name} can't change while running: it is {before!r}, the file says {after!r}")

@@ -22,6 +22,8 @@ from wire.heartbeat import ApplianceId
 from wire.toml import BitsPerSecond, Bytes, Document, Mistake, Seconds, host_and_port, leads_somewhere, quantity
 
 _STEERING_INTERVALS: Final = (1.0, 60.0)
+PORTS: Final = ("http", "https", "fleet")
+"""Settings of `listen` under which film bytes are served."""
 _SYSTEM_TABLES: Final = (253, 254, 255)
 """default, main and local."""
 _LEAST_SPOOL: Final = 64 * 1024 * 1024
@@ -44,12 +46,52 @@ class Appliance(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Listen(Struct, frozen=True, forbid_unknown_fields=True):
-    http: str = "0.0.0.0:8080"
-    """Film bytes. host:port; an IPv6 address stands in brackets."""
+    http: str | None = None
+    """Film bytes. host:port; an IPv6 address stands in brackets. Default: 0.0.0.0:8080, but nowhere where there is
+    `https`."""
+    https: str | None = None
+    """Film bytes over TLS. Needs a [[certificate]]."""
+    fleet: str | None = None
+    """The same for other appliances, which show the certificate that they got when they were enrolled, and need no
+    token. Needs an enrolled appliance (`oca enrol`)."""
     control: str = "127.0.0.1:9145"
     """/metrics, /healthz, /readyz and the control API. Never a public address: it has no password."""
     workers: Annotated[int, Meta(ge=1, le=256)] = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Edge processes; default one per core."""
+
+    def __post_init__(self) -> None:
+        if self.http is None and self.https is None:
+            msgspec.structs.force_setattr(self, "http", "0.0.0.0:8080")
+
+    @property
+    def ports(self) -> dict[str, str]:
+        """Where film bytes are served, by name of the setting: "http", "https", "fleet"."""
+        named = ((name, getattr(self, name)) for name in PORTS)
+        return {name: address for name, address in named if address is not None}
+
+
+class Certificate(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which one a player gets is chosen by the name that it asks for (SNI); for other names, the first. Looked at once
+    a second: new files count from then on for whoever comes, broken ones are reported, and the old pair stays."""
+
+    cert: str
+    """PEM: the certificate, and those between it and its authority."""
+    key: str
+    """Its key (PEM). Others than owner and group may not read it. Of P-256, a handshake costs a fifth of RSA's."""
+
+
+class TlsVersion(StrEnum):
+    V1_2 = "1.2"
+    V1_3 = "1.3"
+
+
+class Tls(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of `listen.https`."""
+
+    minimum: TlsVersion = TlsVersion.V1_2
+    ticket_rotation: Seconds = Seconds(6 * 3600)
+    """After which the key changes that session tickets are encrypted with; those of the key before are honoured. It is
+    never on a disk. 0: no tickets."""
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True):
@@ -211,8 +253,9 @@ class Access(Struct, frozen=True, forbid_unknown_fields=True):
     """Paths, and all below them, that need no token: ["/posters"]."""
     trusted_networks: tuple[str, ...] = ()
     """Where the appliances are that fetch from this one as their parent: they need no token."""
-    scheme: Scheme = Scheme.HTTP
-    """Of the URLs that tokens are for: "https" where something in front of this appliance speaks TLS."""
+    scheme: Scheme | None = None
+    """Of the URLs that tokens are for. Default: that of the port which was asked; "https" where something in front of
+    this appliance speaks TLS."""
     clock_skew: Seconds = Seconds(5)
     """That the clock of whoever mints tokens may differ from ours."""
     bind_network: BindNetwork = BindNetwork.STRICT
@@ -286,6 +329,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     origin: Origin
     device: tuple[Device, ...]
     listen: Listen = Listen()
+    certificate: tuple[Certificate, ...] = ()
+    tls: Tls = Tls()
     parents: tuple[Parent, ...] = ()
     http: Http = Http()
     access: Access = Access()
@@ -347,8 +392,7 @@ def unpack_settings(packed: bytes) -> Settings:
 def _check(settings: Settings, document: Document) -> None:
     """What types can't say."""
     refuse = document.refused
-    for name in ("http", "control"):
-        address: str = getattr(settings.listen, name)
+    for name, address in (*settings.listen.ports.items(), ("control", settings.listen.control)):
         try:
             host_and_port(address)
         except ValueError as error:
@@ -385,6 +429,7 @@ def _check(settings: Settings, document: Document) -> None:
         raise refuse(
             ["http", "max_header_bytes"], f"read {int(settings.http.max_header_bytes)}; allowed: 1 KiB to 64 KiB"
         )
+    _check_tls(settings, refuse)
     _check_access(settings, refuse)
     if not settings.appliance.state_dir.startswith("/"):
         raise refuse(["appliance", "state_dir"], f"read {settings.appliance.state_dir!r}; allowed: an absolute path")
@@ -393,6 +438,23 @@ def _check(settings: Settings, document: Document) -> None:
         _check_steering(settings.steering, document)
     if settings.demand is not None:
         _check_demand(settings.demand, document)
+
+
+def _check_tls(settings: Settings, refuse: Callable[[list[str], str], Mistake]) -> None:
+    if settings.listen.https is not None and not settings.certificate:
+        raise refuse(["listen", "https"], "needs a certificate: give at least one [[certificate]]")
+    if settings.certificate and settings.listen.https is None:
+        raise refuse(["certificate"], "is for listen.https, which is not given")
+    for number, certificate in enumerate(settings.certificate):
+        for key in ("cert", "key"):
+            path: str = getattr(certificate, key)
+            if not path.startswith("/"):
+                raise refuse(["certificate", str(number), key], f"read {path!r}; allowed: an absolute path")
+    if settings.tls.ticket_rotation and not 60 <= settings.tls.ticket_rotation <= 7 * 86400:
+        raise refuse(
+            ["tls", "ticket_rotation"],
+            f"read {float(settings.tls.ticket_rotation):g} s; allowed: 1 min to 7 d, or 0 for no tickets",
+        )
 
 
 def _check_access(settings: Settings, refuse: Callable[[list[str], str], Mistake]) -> None:

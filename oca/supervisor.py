@@ -33,7 +33,7 @@ from oca.lifecycle import keep_log
 from oca.logs import RING_BYTES
 from oca.reloads import Place, Reloads
 from oca.settings import Settings, pack_settings
-from oca.store.board import BOARD_BYTES, CounterMemory, new_memory
+from oca.store.board import BOARD_BYTES, TICKETS_BYTES, CounterMemory, new_memory
 from oca.store.index import Index
 from wire.toml import host_and_port
 
@@ -123,14 +123,15 @@ class Supervisor:
         self._open_state()
         given = passed()
         listen = self._settings.listen
-        self._listeners = {"http": [socket.socket(fileno=fd) for fd in given.get("http", [])]}
-        self._are_passed = bool(self._listeners["http"])
-        if not self._are_passed:
-            self._listeners["http"] = self._kept("http", listen.http, given)
-            self._add_listeners(listen.workers)
+        self._listeners = {name: [socket.socket(fileno=fd) for fd in given.get(name, [])] for name in listen.ports}
+        self._passed = {name for name, socks in self._listeners.items() if socks}
+        for name in listen.ports.keys() - self._passed:
+            self._listeners[name] = self._kept(name, listen.ports[name], given)
+        self._add_listeners(listen.workers)
         control = given.get("control") or []
         self._control = socket.socket(fileno=control[0]) if control else _listening(listen.control, "listen.control")
         self._board_fd = new_memory("oca-board", BOARD_BYTES)
+        self._tickets_fd = new_memory("oca-tickets", TICKETS_BYTES)
         self._log_fd = self._memory("oca-log", RING_BYTES, _KEPT_LOG, given)
         self._counters_fd = self._memory("oca-counters", COUNTERS_BYTES, _KEPT_COUNTERS, given)
         for sock in (*(sock for socks in self._listeners.values() for sock in socks), self._control):
@@ -162,8 +163,9 @@ class Supervisor:
         self._lock, self._keeper_lock, self._run_dir_fd = before.lock, before.keeper_lock, before.run_dir
         self._desk = socket.socket(fileno=before.desk)
         self._control = socket.socket(fileno=before.control)
-        self._are_passed = before.are_passed
+        self._passed = set(before.passed)
         self._listeners = {name: [socket.socket(fileno=fd) for fd in fds] for name, fds in before.listeners.items()}
+        self._tickets_fd = before.tickets
         if before.shapes == _SHAPES:
             self._board_fd, self._log_fd, self._counters_fd = before.board, before.log, before.counters
         else:
@@ -231,7 +233,7 @@ class Supervisor:
         log.info(
             "appliance %s serves %s, control on %s",
             self._settings.appliance.id,
-            self._settings.listen.http,
+            ", ".join(self._settings.listen.ports.values()),
             self._settings.listen.control,
         )
 
@@ -240,8 +242,7 @@ class Supervisor:
         """As the settings say; and where systemd opened more sockets, one for each: a queue that nobody looks at would
         keep its connections waiting for ever.
         """
-        workers = self._settings.listen.workers
-        return max(workers, *map(len, self._listeners.values())) if self._are_passed else workers
+        return max(self._settings.listen.workers, *(len(self._listeners[name]) for name in self._passed), 1)
 
     def _on_stop(self) -> None:
         if self._is_stopping:
@@ -280,6 +281,7 @@ class Supervisor:
                 "desk": self._desk.fileno(),
                 "control": self._control.fileno(),
                 "lock": self._keeper_lock,
+                "tickets": self._tickets_fd,
                 "log": self._log_fd,
             },
         )
@@ -292,7 +294,7 @@ class Supervisor:
         if not self._free_rows:
             raise StartFailed("too many workers are still finishing")
         row = heapq.heappop(self._free_rows)
-        http = self._listeners["http"]
+        ports = {name: socks[place % len(socks)].fileno() for name, socks in self._listeners.items()}
         ready, ready_child = os.pipe2(os.O_CLOEXEC)
         ask, ask_child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
@@ -302,7 +304,8 @@ class Supervisor:
                     "settings": self._settings_fd,
                     "board": self._board_fd,
                     "counters": self._counters_fd,
-                    "listener": http[place % len(http)].fileno(),
+                    "tickets": self._tickets_fd,
+                    **ports,
                     "run-dir": self._run_dir_fd,
                     "ready": ready_child,
                     "ask": ask_child.fileno(),
@@ -467,7 +470,7 @@ class Supervisor:
         old = [*((worker, False) for worker in self._workers.values()), *((worker, True) for worker in self._leaving)]
         return Handover(
             listeners={name: [sock.fileno() for sock in socks] for name, socks in self._listeners.items()},
-            are_passed=self._are_passed,
+            passed=sorted(self._passed),
             control=self._control.fileno(),
             desk=self._desk.fileno(),
             lock=self._lock,
@@ -475,6 +478,7 @@ class Supervisor:
             run_dir=self._run_dir_fd,
             board=self._board_fd,
             log=self._log_fd,
+            tickets=self._tickets_fd,
             counters=self._counters_fd,
             shapes=_SHAPES,
             next_number=self._next_number,
@@ -506,8 +510,7 @@ class Supervisor:
                 self._workers[left.number] = old[left.number] = worker
             self._spawn(self._watch_worker(worker))
         take_signals()
-        if not self._are_passed:
-            self._add_listeners(self._settings.listen.workers)
+        self._add_listeners(self._settings.listen.workers)
         if before.keeper is not None:
             keeper = Adopted(before.keeper)
             _signal(keeper, signal.SIGTERM)
@@ -524,21 +527,24 @@ class Supervisor:
             if self._workers.pop(number, None) is not None:
                 self._leaving.add(worker)
                 _signal(worker.process, signal.SIGUSR2)
-        if not self._are_passed:
-            self._drop_listeners(self._settings.listen.workers)
+        self._drop_listeners(self._settings.listen.workers)
         log.info("reloaded: %d workers replaced", len(old))
         self._reloads.tell(before.reloads, "")
 
     def _add_listeners(self, workers: int) -> None:
         """One SO_REUSEPORT socket for each worker: the kernel spreads connections, and each has a queue of its own."""
-        for name, listeners in self._listeners.items():
+        for name, listeners in self._own_listeners():
             while len(listeners) < workers:
-                sock = _listening(getattr(self._settings.listen, name), f"listen.{name}")
+                sock = _listening(self._settings.listen.ports[name], f"listen.{name}")
                 keep(f"kept-{name}", [sock.fileno()])
                 listeners.append(sock)
 
+    def _own_listeners(self) -> list[tuple[str, list[socket.socket]]]:
+        """Those that systemd did not open."""
+        return [(name, socks) for name, socks in self._listeners.items() if name not in self._passed]
+
     def _drop_listeners(self, workers: int) -> None:
-        for name, listeners in self._listeners.items():
+        for name, listeners in self._own_listeners():
             if len(listeners) == workers:
                 continue
             for listener in listeners[workers:]:

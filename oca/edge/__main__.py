@@ -11,12 +11,15 @@ import uvloop
 from oca.edge.app import run_worker
 from oca.errors import OcaError
 from oca.lifecycle import begin_child, keep_log, read_settings_from
+from oca.settings import PORTS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="oca.edge", description=__doc__)
-    for name in ("settings", "board", "counters", "listener", "run-dir", "ready", "ask", "log"):
+    for name in ("settings", "board", "counters", "tickets", "run-dir", "ready", "ask", "log"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
+    for name in PORTS:
+        parser.add_argument(f"--{name}-fd", type=int)
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--place", type=int, required=True)
     parser.add_argument("--row", type=int, required=True)
@@ -31,7 +34,10 @@ def main() -> int:
                 number=given.number,
                 place=given.place,
                 row=given.row,
-                listener=socket.socket(fileno=given.listener_fd),
+                listeners={
+                    name: socket.socket(fileno=fd) for name in PORTS if (fd := getattr(given, f"{name}_fd")) is not None
+                },
+                tickets_fd=given.tickets_fd,
                 board_fd=given.board_fd,
                 counters_fd=given.counters_fd,
                 run_dir_fd=given.run_dir_fd,

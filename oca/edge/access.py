@@ -78,11 +78,12 @@ class Verdict:
 class Gate:
     """`look` reads the files of keys; without any, nobody is let in."""
 
-    def __init__(self, settings: Settings, tally: Tally) -> None:
+    def __init__(self, settings: Settings, tally: Tally, scheme: Scheme = Scheme.HTTP) -> None:
+        """`scheme`: of the port that is asked, where the settings don't say what players' URLs begin with."""
         access = settings.access
         self._tally = tally
-        self._scheme = access.scheme.encode()
-        self._is_secure = access.scheme is Scheme.HTTPS
+        self._scheme = (access.scheme or scheme).encode()
+        self._is_secure = self._scheme == Scheme.HTTPS.encode()
         self._issuers = frozenset(access.issuers)
         self._audience = frozenset({settings.appliance.id, *access.audience})
         self._public = tuple(path.rstrip("/") + "/" for path in access.public_paths)

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -25,12 +26,15 @@ from oca.edge.tally import Tally
 from oca.edge.viewing import Viewing
 from oca.edge.watched import Audience, unwatched
 from oca.edge.worker import Worker
-from oca.settings import Settings
+from oca.settings import Scheme, Settings
 from oca.store.board import Board
 from oca.store.index import IndexReader
 from oca.turns import Turns
 
 log = logging.getLogger(__name__)
+
+Taker = Callable[[socket.socket], Connection | None]
+"""What becomes of an accepted socket; None: it is closed."""
 
 _ACCEPTS: Final = 64
 """Connections taken in one turn."""
@@ -45,7 +49,8 @@ async def run_worker(
     number: int,
     place: int,
     row: int,
-    listener: socket.socket,
+    listeners: dict[str, socket.socket],
+    tickets_fd: int,
     board_fd: int,
     counters_fd: int,
     run_dir_fd: int,
@@ -68,13 +73,14 @@ async def run_worker(
     # The counters are a file that all processes have: the turns are locks on it, and touch no byte.
     pools = Pools(Turns(counters_fd), settings.store, tally, courier.stalled)
     pages = Pages()
-    gate = None
+    gates = {}
     if settings.access.required:
         # Cryptography takes memory and time to import: only where it is used.
         from oca.edge.access import Gate  # noqa: PLC0415
 
-        gate = Gate(settings, tally)
-        gate.look()
+        gates = {name: Gate(settings, tally, Scheme(name)) for name in listeners if name != "fleet"}
+        for gate in gates.values():
+            gate.look()
     viewing = Viewing(
         settings.viewers,
         settings.appliance.id.encode(),
@@ -84,16 +90,26 @@ async def run_worker(
         courier,
         tally,
     )
-    worker = Worker(settings, board, lookup, courier, pools, pages, tally, viewing, gate)
-    listener.setblocking(False)
+    worker = Worker(
+        settings, board, lookup, courier, pools, pages, tally, viewing, with_cookies=settings.access.required
+    )
+    takers: dict[str, Taker] = {"http": lambda sock: Connection(sock, worker, loop, gates.get("http"))}
+    security = None
+    if "https" in listeners or "fleet" in listeners:
+        from oca.edge.secured import Security  # noqa: PLC0415 - as above
+
+        security = Security(settings, worker, loop, gates.get("https"), tickets_fd)
+        takers |= {"https": security.film_connection, "fleet": security.fleet_connection}
     leaving = asyncio.Event()
 
     def leave(*, closes_idle: bool) -> None:
         if not worker.is_leaving:
-            _accept_all(listener, worker, loop)
+            for name, listener in listeners.items():
+                _accept_all(listener, worker, takers[name])
             worker.is_leaving = True
-            loop.remove_reader(listener.fileno())
-            listener.close()
+            for listener in listeners.values():
+                loop.remove_reader(listener.fileno())
+                listener.close()
             leaving.set()
         if closes_idle:
             worker.is_stopping = True
@@ -107,7 +123,9 @@ async def run_worker(
     # What was imported and built stays for ever: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    loop.add_reader(listener.fileno(), _accept_all, listener, worker, loop)
+    for name, listener in listeners.items():
+        listener.setblocking(False)
+        loop.add_reader(listener.fileno(), _accept_all, listener, worker, takers[name])
     ask.setblocking(False)
     loop.add_reader(ask.fileno(), _answer, ask, lookup, loop)
     os.write(ready_fd, b"1")
@@ -127,8 +145,10 @@ async def run_worker(
             courier.report_watched(audience)
             courier.report_sessions(viewing.take_sessions())
             lookup.close_stale()
-            if gate is not None:
+            for gate in gates.values():
                 gate.look()
+            if security is not None:
+                security.look()
         if leaving.is_set():
             deadline = min(deadline, now + settings.http.drain_timeout)
             if not worker.connections:
@@ -142,11 +162,13 @@ async def run_worker(
     courier.close()
     pools.close()
     pages.close()
+    if security is not None:
+        security.close()
     # Let the channel's last packets and the loop's last callbacks out.
     await asyncio.sleep(0)
 
 
-def _accept_all(listener: socket.socket, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+def _accept_all(listener: socket.socket, worker: Worker, taken: Taker) -> None:
     words = worker.tally.words
     for _ in range(_ACCEPTS):
         try:
@@ -165,7 +187,12 @@ def _accept_all(listener: socket.socket, worker: Worker, loop: asyncio.AbstractE
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         words[Count.CONNECTIONS_OPEN] += 1
-        worker.connections.add(Connection(sock, worker, loop))
+        connection = taken(sock)
+        if connection is None:
+            words[Count.CONNECTIONS_OPEN] -= 1
+            sock.close()
+        else:
+            worker.connections.add(connection)
 
 
 def _answer(ask: socket.socket, lookup: Lookup, loop: asyncio.AbstractEventLoop) -> None:

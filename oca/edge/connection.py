@@ -5,6 +5,7 @@ The states, and the deadline that ends each:
 
 | state | what is waited for | deadline |
 |---|---|---|
+| SHAKING | a TLS handshake (`secured.py`) | header_timeout, then closed |
 | IDLE | the first byte of a request | idle_timeout, then closed |
 | READING | the rest of a head | header_timeout, then 408 |
 | WAITING | the keeper, a flight, a cold disk | fetch.total_deadline without a byte, then 504 or cut |
@@ -23,9 +24,11 @@ import socket
 import struct
 import time
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from oca import ipc
 from oca.cache.health import Fault
@@ -44,6 +47,9 @@ from oca.http.replies import date_line, preflight, refusal
 from oca.http.request import Request, parse_head
 from oca.http.target import canonical_path, path_and_query
 from wire.access import split_path
+
+if TYPE_CHECKING:
+    from oca.edge.access import Gate
 
 _RECV_BYTES: Final = 16 * 1024
 _LINGER: Final = 2.0
@@ -71,6 +77,7 @@ class State(Enum):
     SENDING = 3
     LINGERING = 4
     CLOSED = 5
+    SHAKING = 6
 
 
 class Connection:
@@ -84,6 +91,7 @@ class Connection:
         "_dynamic",
         "_end_seen",
         "_first_byte_due",
+        "_gate",
         "_has_reader",
         "_has_writer",
         "_held",
@@ -96,11 +104,14 @@ class Connection:
         "_paced_bps",
         "_persists",
         "_pos",
+        "_receive",
         "_reopens",
         "_request",
         "_request_at",
         "_rest",
         "_said",
+        "_send",
+        "_send_file",
         "_sent",
         "_sock",
         "_state",
@@ -116,11 +127,19 @@ class Connection:
         "deadline",
     )
 
-    def __init__(self, sock: socket.socket, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, sock: socket.socket, worker: Worker, loop: asyncio.AbstractEventLoop, gate: Gate | None = None
+    ) -> None:
+        """`gate`: who asks it; None: everybody is let in."""
         self._sock = sock
         self._worker = worker
         self._loop = loop
+        self._gate = gate
         self._number = sock.fileno()
+        # How bytes come and go: the socket's own ways, unless TLS is in between.
+        self._receive: Callable[[int], bytes] = sock.recv
+        self._send: Callable[..., int] = sock.send
+        self._send_file: Callable[[int, int, int], int] = partial(os.sendfile, self._number)
         self._viewer = next(worker.viewers)
         self._buffer = b""
         self._state = State.IDLE
@@ -175,7 +194,7 @@ class Connection:
 
     def readable(self) -> None:
         try:
-            received = self._sock.recv(_RECV_BYTES)
+            received = self._receive(_RECV_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -282,13 +301,13 @@ class Connection:
             raw_path, query = path_and_query(target)
         if query or fields.cmcd is not None or self._said is not None or self._paced_bps:
             self._listen(query, fields.cmcd)
-        if worker.gate is not None:
-            raw_path, self._cookie = worker.gate.admit(request, self._sock)
+        if self._gate is not None:
+            raw_path, self._cookie = self._gate.admit(request, self._sock)
         if fields.is_only_if_cached:
             held = worker.lookup.for_peer(canonical_path(raw_path))
         else:
             held = worker.lookup.remembered(raw_path)
-        if held is None and worker.gate is None:
+        if held is None and self._gate is None:
             # Players may come with a token where none is needed: those that were sent here before that was so.
             token, raw_path = split_path(raw_path)
             if token is not None:
@@ -545,7 +564,7 @@ class Connection:
             worker.courier.touch(extent.slot)
             extent.shared_at = self._request_at
             try:
-                sent = self._sock.send(scratch[:end])
+                sent = self._send(scratch[:end])
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -583,9 +602,9 @@ class Connection:
         try:
             # Not MSG_MORE: joined with the head, the pages lie across segments, and the kernel splits each again
             # (measured on loopback: a third more CPU for 4 MiB).
-            self._sent = self._sock.send(head)
+            self._sent = self._send(head)
             self._text = head[self._sent :]
-            sent = 0 if self._text else os.sendfile(self._number, extent.fd, offset, count)
+            sent = 0 if self._text else self._send_file(extent.fd, offset, count)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -644,7 +663,7 @@ class Connection:
                         return
                     budget -= sent
                 elif self._text:
-                    sent = self._sock.send(self._text, socket.MSG_MORE if self._rest else 0)
+                    sent = self._send(self._text, socket.MSG_MORE if self._rest else 0)
                     self._count_first_byte()
                     self._sent += sent
                     self._text = self._text[sent:]
@@ -682,7 +701,7 @@ class Connection:
         if self._text:
             self._send_text()
         try:
-            sent = os.sendfile(self._number, fd, offset, count)
+            sent = self._send_file(fd, offset, count)
         except BlockingIOError:
             raise
         except OSError as error:
@@ -728,7 +747,7 @@ class Connection:
 
     def _send_text(self) -> None:
         while self._text:
-            sent = self._sock.send(self._text)
+            sent = self._send(self._text)
             self._count_first_byte()
             self._sent += sent
             self._text = self._text[sent:]

@@ -17,7 +17,6 @@ from oca.settings import Settings
 from oca.store.board import Board
 
 if TYPE_CHECKING:
-    from oca.edge.access import Gate
     from oca.edge.connection import Connection
 
 SMALL_BYTES: Final = 64 * 1024
@@ -37,7 +36,8 @@ class Worker:
         pages: Pages,
         tally: Tally,
         viewing: Viewing,
-        gate: Gate | None = None,
+        *,
+        with_cookies: bool = False,
     ) -> None:
         self.http = settings.http
         self.fetch = settings.fetch
@@ -49,8 +49,6 @@ class Worker:
         self.pages = pages
         self.tally = tally
         self.viewing = viewing
-        self.gate = gate
-        """None: everybody is let in."""
         self.connections: set[Connection] = set()
         self.viewers = itertools.count(1)
         """Numbers for connections."""
@@ -60,7 +58,7 @@ class Worker:
         """The appliance ends: nobody may send another request."""
         rules = settings.cors
         self.heads = CommonHeads(
-            Cors(rules.allow_origins, rules.expose_headers, rules.timing_allow_origin, with_cookies=gate is not None)
+            Cors(rules.allow_origins, rules.expose_headers, rules.timing_allow_origin, with_cookies=with_cookies)
         )
         self.scratch = bytearray(SMALL_BYTES + 8192)
         self.scratch_view = memoryview(self.scratch)

@@ -15,7 +15,7 @@ from oca.lifecycle import begin_child, keep_log, read_settings_from
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="oca.keeper", description=__doc__)
-    for name in ("settings", "board", "counters", "desk", "control", "lock", "log"):
+    for name in ("settings", "board", "counters", "desk", "control", "lock", "tickets", "log"):
         parser.add_argument(f"--{name}-fd", type=int, required=True)
     parser.add_argument("--supervisor", type=int, required=True)
     given = parser.parse_args()
@@ -30,6 +30,7 @@ def main() -> int:
                 counters_fd=given.counters_fd,
                 desk_socket=socket.socket(fileno=given.desk_fd),
                 control_socket=socket.socket(fileno=given.control_fd),
+                tickets_fd=given.tickets_fd,
                 ring=ring,
             )
         )

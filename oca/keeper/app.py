@@ -66,6 +66,7 @@ async def run_keeper(
     counters_fd: int,
     desk_socket: socket.socket,
     control_socket: socket.socket,
+    tickets_fd: int,
     ring: Ring,
 ) -> None:
     """Run until SIGTERM. Blocks that are not on disk by then are dropped; workers ask for them again."""
@@ -168,6 +169,14 @@ async def run_keeper(
         devices = Devices(rack, shelves, lambda: spawner.spawn(settle(), "settle devices"), scrubber.rounds)
         filling = Filling(settings, library, index, shelves, turns.try_turn, turns.is_waited_for, stocktaker)
         exporter.registry.register(FillMetrics(filling))
+        security = None
+        if settings.listen.https is not None or settings.listen.fleet is not None:
+            # As above: cryptography.
+            from oca.keeper.security import Security  # noqa: PLC0415
+
+            security = Security(settings, tickets_fd, counters, time.time)
+            exporter.registry.register(security)
+            spawner.spawn(security.run(), "look after TLS")
         prober = Prober(settings, sources, session, shelves, rack, turns.try_turn, depth, time.time)
         control = Control(
             settings,
@@ -185,6 +194,7 @@ async def run_keeper(
             demand,
             filling,
             prober,
+            None if security is None else security.status,
         )
         application = control.application()
         Logbook(ring).add_routes(application)

@@ -86,6 +86,7 @@ class Control:
         demand: Demand | None,
         filling: Filling,
         prober: Prober,
+        security: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self._settings = settings
         self._board = board
@@ -104,6 +105,8 @@ class Control:
         """None: demand is not shipped."""
         self._filling = filling
         self._prober = prober
+        self._security = security
+        """None: nothing is served over TLS."""
         self._started_at = time.time()
         self._prefetching = 0
         self._prefetch_turn = asyncio.Semaphore(2)
@@ -162,6 +165,7 @@ class Control:
                 ],
                 "steering": None if self._reporter is None else self._reporter.status(),
                 "demand": None if self._demand is None else self._demand.status(),
+                "tls": None if self._security is None else self._security(),
             }
         )
 

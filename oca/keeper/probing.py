@@ -129,7 +129,7 @@ class Prober:
     async def _cards(self) -> tuple[tuple[Card, ...], str]:
         steering = self._settings.steering
         wanted = steering.interfaces if steering is not None else ()
-        host, _ = host_and_port(self._settings.listen.http)
+        host, _ = host_and_port(next(iter(self._settings.listen.ports.values())))
         try:
             async with asyncio.timeout(_CARDS_DEADLINE):
                 return await asyncio.to_thread(_read_cards, wanted, host), ""
@@ -230,16 +230,19 @@ class Prober:
 
     async def _certificates(self) -> tuple[Certificate, ...]:
         steering = self._settings.steering
-        if steering is None or steering.client_cert is None:
-            return ()
-        name = "steering.client_cert"
+        files = [("certificate.cert", certificate.cert) for certificate in self._settings.certificate]
+        if steering is not None and steering.client_cert is not None:
+            files.append(("steering.client_cert", steering.client_cert))
+        return tuple([await self._certificate(name, file) for name, file in files])
+
+    async def _certificate(self, name: str, file: str) -> Certificate:
         try:
             async with asyncio.timeout(_FILE_DEADLINE):
-                return (Certificate(name=name, ends_at=await asyncio.to_thread(_end_of, steering.client_cert)),)
+                return Certificate(name=name, ends_at=await asyncio.to_thread(_end_of, file))
         except TimeoutError:
-            return (Certificate(name=name, trouble=f"can't be read within {_FILE_DEADLINE:.0f} s"),)
+            return Certificate(name=name, trouble=f"can't be read within {_FILE_DEADLINE:.0f} s")
         except (OSError, ValueError) as error:
-            return (Certificate(name=name, trouble=f"{steering.client_cert}: {error}"[:_MOST_WORDS]),)
+            return Certificate(name=name, trouble=f"{file}: {error}"[:_MOST_WORDS])
 
 
 def _read_cards(wanted: tuple[str, ...], host: str) -> tuple[Card, ...]:

@@ -22,6 +22,9 @@ _FLAGS: Final = 16
 _STAMPS: Final = 65536
 BOARD_BYTES: Final = (_FLAGS + _STAMPS) * _WORD
 
+TICKETS_BYTES: Final = 4096
+"""Of the memory of the keys of session tickets (oca/tls.py)."""
+
 _DRAINING: Final = 0
 _DEVICES: Final = 1
 _MOST_BPS: Final = 2

@@ -136,7 +136,7 @@ class Security:
 
 
 class Secured(Connection):
-    __slots__ = ("_fleet", "_in", "_is_shaken", "_out", "_security", "_stuck", "_tls")
+    __slots__ = ("_fleet", "_in", "_is_over", "_is_shaken", "_out", "_security", "_stuck", "_tls")
 
     def __init__(
         self,
@@ -156,6 +156,8 @@ class Secured(Connection):
         self._tls = context.wrap_bio(self._in, self._out, server_side=True)
         self._stuck: memoryview | None = None
         self._is_shaken = False
+        self._is_over = False
+        """Whether the client said that it sends no more (RFC 8446 section 6.1)."""
         self._receive = self._receive_tls
         self._send = self._send_tls
         self._send_file = self._send_file_tls
@@ -168,7 +170,12 @@ class Secured(Connection):
         if self._state is State.SHAKING:
             self._shake()
         else:
-            super().readable()
+            self._hear()
+
+    def _hear(self) -> None:
+        super().readable()
+        if self._is_over and not self._end_seen and self._state not in (State.LINGERING, State.CLOSED):
+            self._ended_by_client()  # It said so behind its last request: nothing more will come to wake us.
 
     def _shake(self) -> None:
         try:
@@ -216,7 +223,7 @@ class Secured(Connection):
         self._state = State.IDLE
         self.deadline = time.monotonic() + self._worker.http.idle_timeout
         if self._in.pending:
-            super().readable()  # The first request came with the end of the handshake.
+            self._hear()  # The first request came with the end of the handshake.
 
     def _shook_off(self, why: Count) -> None:
         self._worker.tally.words[why] += 1
@@ -260,6 +267,7 @@ class Secured(Connection):
         try:
             while part := self._tls.read(_RECV_BYTES):
                 parts.append(part)
+            self._is_over = True
         except ssl.SSLWantReadError:
             if self._out.pending and self._stuck is None:
                 self._put_out()  # TLS itself answers: a key update, say.

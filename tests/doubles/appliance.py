@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -103,6 +104,10 @@ class Appliance:
         self.devices = [folder / "device"]
         self.config = folder / "oca.toml"
         self.log = folder / "log"
+        self.tls: ssl.SSLContext | None = None
+        """How films are asked for by `get` and `wire`, at `tls_port`; None: without TLS."""
+        self.tls_port = free_port()
+        self.fleet_port = free_port()
         self.program = [sys.executable, "-m", "oca"]
         self.process: subprocess.Popen[bytes] | None = None
         self._origin = origin
@@ -266,6 +271,8 @@ class Appliance:
     def get(self, path: str, method: str = "GET", **headers: str) -> Got:
         """One request on a connection of its own. Header names are written with underscores."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if self.tls is not None:
+            return exchange(self.tls_port, method, path, named, tls=self.tls)
         return exchange(self.port, method, path, named, None)
 
     def span(self, path: str, start: int, stop: int) -> Got:
@@ -273,7 +280,7 @@ class Appliance:
 
     def wire(self, receive_buffer: int | None = None) -> Wire:
         """A raw connection to the film port."""
-        return Wire(self.port, receive_buffer)
+        return Wire(self.port if self.tls is None else self.tls_port, receive_buffer, self.tls)
 
     def purge(self, path: str) -> None:
         assert self.control("POST", "/v1/purge", {"path": path}).status == 200
@@ -298,8 +305,19 @@ def _parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def exchange(port: int, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Got:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+def exchange(
+    port: int,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Got:
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        if tls is None
+        else http.client.HTTPSConnection("127.0.0.1", port, timeout=PATIENCE, context=tls)
+    )
     try:
         connection.request(method, path, body=body, headers=headers)
         response = connection.getresponse()

@@ -1,6 +1,8 @@
 """A raw HTTP/1.1 client: it sends what a test wants, right or wrong, and reads exactly what comes."""
 
+import contextlib
 import socket
+import ssl
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -31,13 +33,23 @@ class Cut(Exception):
 class Wire:
     """One connection. Also a context manager."""
 
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        name: str = "127.0.0.1",
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        """`name`: who is asked for, over TLS."""
         self._sock = socket.socket()
         if receive_buffer is not None:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._sock.settimeout(_PATIENCE)
         try:
             self._sock.connect(("127.0.0.1", port))
+            if tls is not None:
+                self._sock = tls.wrap_socket(self._sock, server_hostname=name, session=session)
         except OSError:
             self._sock.close()
             raise
@@ -57,7 +69,18 @@ class Wire:
 
     def half_close(self) -> None:
         """Send no more; go on reading."""
-        self._sock.shutdown(socket.SHUT_WR)
+        if not isinstance(self._sock, ssl.SSLSocket):
+            self._sock.shutdown(socket.SHUT_WR)
+            return
+        self._sock.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._sock.unwrap()  # It would wait for the other side's word as well.
+        self._sock.settimeout(_PATIENCE)
+
+    @property
+    def tls(self) -> ssl.SSLSocket:
+        assert isinstance(self._sock, ssl.SSLSocket)
+        return self._sock
 
     def ask(self, target: str, method: str = "GET", version: str = "1.1", **headers: str) -> None:
         """Send one well-formed request. Header names are written with underscores."""
@@ -120,8 +143,11 @@ class Wire:
             return False
         self._sock.setblocking(False)
         try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+            if isinstance(self._sock, ssl.SSLSocket):
+                self._buffer += self._sock.recv(1)
+            else:
+                self._sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         except ConnectionError:
             return False
@@ -143,5 +169,5 @@ class Wire:
     def _receive(self, most: int) -> bytes:
         try:
             return self._sock.recv(most)
-        except (ConnectionResetError, BrokenPipeError):
+        except (ConnectionResetError, BrokenPipeError, ssl.SSLZeroReturnError):
             return b""

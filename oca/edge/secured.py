@@ -29,9 +29,8 @@ from oca.tls import FilmContexts, FleetContext, TicketKeys
 PIECE_BYTES: Final = 128 * 1024
 """Read and encrypted at once."""
 _RECV_BYTES: Final = 16 * 1024
-_INLINE: Final = 2
-"""Handshakes that one tick of `_TICK` seconds computes on the loop; the rest go to threads."""
-_TICK: Final = 0.005
+_INLINE: Final = 4
+"""Handshakes that one turn of the loop computes itself; what queues behind them goes to threads."""
 _THREADS: Final = 2
 _WAITING: Final = 4096
 """Handshakes that wait for a thread; whoever comes then is turned away."""
@@ -43,17 +42,15 @@ class Shaker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._threads: ThreadPoolExecutor | None = None
-        self._tick_at = 0.0
         self._inline = 0
         self._waiting: deque[Secured] = deque()
         self._busy = 0
 
     def shake(self, connection: Secured) -> None:
         """Have `connection.compute` called, here or by a thread, and then `connection.computed` on the loop."""
-        now = time.monotonic()
-        if now - self._tick_at > _TICK:
-            self._tick_at, self._inline = now, 0
         if self._inline < _INLINE and not self._waiting:
+            if self._inline == 0:
+                self._loop.call_soon(self._turn_over)
             self._inline += 1
             connection.computed(connection.compute())
         elif len(self._waiting) >= _WAITING:
@@ -62,6 +59,9 @@ class Shaker:
             connection.stop_reading()
             self._waiting.append(connection)
             self._go_on()
+
+    def _turn_over(self) -> None:
+        self._inline = 0
 
     def close(self) -> None:
         if self._threads is not None:

@@ -11,18 +11,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench import access, cmcd, cold, hits, machine, memory, restart
+from tests.bench import access, cmcd, cold, hits, machine, memory, restart, tls
 from tests.bench.appliance import REPOSITORY
 from tests.bench.films import MIB, SHAPES
 from tests.bench.load import BARE, REALISTIC
 from tests.bench.million import write_state
 
-_PARTS = ("hits", "access", "cmcd", "cold", "memory", "restart")
+_PARTS = ("hits", "tls", "access", "cmcd", "cold", "memory", "restart")
 _OURS = "appliance"
 
 _EPILOG = """
 parts (all if none is named):
   hits     CPU per response of warm objects, against nginx static and nginx proxy_cache; needs wrk
+  tls      CPU per response and GiB over TLS, and per handshake, against nginx; needs wrk
   access   CPU of signed access: of the gate alone, and of a response with and without it; needs wrk
   cmcd     CPU of a response to a player that says how it is, and to one that does not; needs wrk
   cold     first byte of a cold object, through the appliance against directly from the origin
@@ -90,6 +91,13 @@ def _measure(folder: Path, cores: machine.Cores, given: argparse.Namespace, part
         results["hits"] = hits.measure(_new(folder, "hits"), cores, plan)
         print(hits.told(results["hits"], plan))
         shutil.rmtree(folder / "hits")
+    if "tls" in parts:
+        _title(f"CPU over TLS, warm: {given.connections} connections, {given.rounds} rounds in turns, medians")
+        whole = tuple(shape for shape in SHAPES if shape.name in given.shapes and shape.lengths is None)
+        plan = tls.Plan(given.rounds, given.seconds, given.connections, REALISTIC, whole)
+        results["tls"] = tls.measure(_new(folder, "tls"), cores, plan)
+        print(tls.told(results["tls"]))
+        shutil.rmtree(folder / "tls")
     if "access" in parts:
         _title(f"CPU of signed access: {given.connections} connections, {given.rounds} rounds in turns, medians")
         plan = access.Plan(given.rounds, given.seconds, given.connections)
@@ -142,7 +150,7 @@ def _arguments() -> argparse.Namespace:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help="hits, access, cmcd, cold, memory, restart")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(_PARTS))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a look, not a verdict")
     parser.add_argument("--rounds", type=int, help="of each server and size (7; quick 2)")
     parser.add_argument("--seconds", type=int, help="of one round, whole ones (1)")

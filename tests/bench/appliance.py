@@ -23,6 +23,7 @@ state_dir = "{folder}/state"
 http = "127.0.0.1:{port}"
 control = "127.0.0.1:{control}"
 workers = {workers}
+{listen}
 [origin]
 url = "http://127.0.0.1:{origin}"
 [[device]]
@@ -79,10 +80,12 @@ class Appliance:
             wait_until("everything is a hit", all_hit, self.process)
 
 
-def write_settings(folder: Path, *, port: int, control: int, origin: int, workers: int = 1, more: str = "") -> Path:
+def write_settings(
+    folder: Path, *, port: int, control: int, origin: int, workers: int = 1, more: str = "", listen: str = ""
+) -> Path:
     (folder / "device").mkdir(parents=True, exist_ok=True)
     settings = folder / "oca.toml"
-    common = _SETTINGS.format(folder=folder, port=port, control=control, origin=origin, workers=workers)
+    common = _SETTINGS.format(folder=folder, port=port, control=control, origin=origin, workers=workers, listen=listen)
     settings.write_text(common + more)
     return settings
 
@@ -100,11 +103,16 @@ def appliance(
     on: frozenset[int],
     workers: int = 1,
     more: str = "",
+    listen: str = "",
     tree: Path = REPOSITORY,
 ) -> Iterator[Appliance]:
-    """`tree` is the folder that holds the `oca` package to run, `more` are settings besides the common ones."""
+    """`tree` is the folder that holds the `oca` package to run, `more` are settings besides the common ones, `listen`
+    those of its table.
+    """
     port, control = free_port(), free_port()
-    settings = write_settings(folder, port=port, control=control, origin=origin, workers=workers, more=more)
+    settings = write_settings(
+        folder, port=port, control=control, origin=origin, workers=workers, more=more, listen=listen
+    )
     with ending(Process(name, serve_command(settings), on=on, log=folder / "output.log", cwd=tree)) as process:
         running = Appliance(process, port, control)
         wait_until("it is ready", running.is_ready, process, limit=60)

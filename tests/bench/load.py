@@ -56,13 +56,13 @@ class Load:
         self._fields = folder / "fields"
         self._fields.write_text("\n".join(headers) + "\n")
 
-    def run(self, port: int, films: Films, shape: Shape, seconds: int, seed: int) -> Told:
+    def run(self, port: int, films: Films, shape: Shape, seconds: int, seed: int, scheme: str = "http") -> Told:
         """Raises `BenchError` if a response failed or was too short."""
         paths = self._folder / f"paths-{shape.size}"
         paths.write_text("\n".join(films.paths) + "\n")
         shortest, longest = shape.lengths or (0, 0)
         argv = ["wrk", "-t1", f"-c{self._connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(_SCRIPT)]
-        argv += [f"http://127.0.0.1:{port}", "--", str(paths), str(self._fields)]
+        argv += [f"{scheme}://127.0.0.1:{port}", "--", str(paths), str(self._fields)]
         argv += [str(shape.size), str(shortest), str(longest), str(seed)]
         try:
             done = subprocess.run(

@@ -52,6 +52,19 @@ _STATIC = """
     }}
 """
 
+_STATIC_TLS = """
+    ssl_certificate {pair};
+    ssl_certificate_key {pair};
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:tls:16m;
+    ssl_buffer_size {buffer};
+    server {{
+        listen 127.0.0.1:{port} ssl backlog=4096;
+        root {root};
+        add_header Cache-Control "public, max-age=31536000, immutable";
+    }}
+"""
+
 # No CORS lines and no Age: what nginx leaves out here is to its advantage.
 _CACHE = """
     proxy_cache_path {folder}/cache levels=1:2 keys_zone=films:64m max_size=64g inactive=30d use_temp_path=off;
@@ -91,6 +104,15 @@ def static(
     port = free_port()
     more = _STATIC.format(address=address, port=port, root=root)
     with _running(name, folder, more, port, workers=workers, on=on, nopush=False) as nginx:
+        yield nginx
+
+
+@contextlib.contextmanager
+def static_tls(name: str, folder: Path, root: Path, *, pair: Path, buffer: str, on: frozenset[int]) -> Iterator[Nginx]:
+    """`pair`: certificate and key in one file; `buffer`: ssl_buffer_size."""
+    port = free_port()
+    more = _STATIC_TLS.format(port=port, root=root, pair=pair, buffer=buffer)
+    with _running(name, folder, more, port, workers=1, on=on, nopush=False) as nginx:
         yield nginx
 
 

@@ -32,6 +32,17 @@ def pinned(on: frozenset[int]) -> Callable[[], None]:
     return begin
 
 
+@contextlib.contextmanager
+def pinned_here(on: frozenset[int]) -> Iterator[None]:
+    """This thread stays on these cores meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, on)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class Process:
     """One started program. Its output goes to `log`; the end of it stands in the message when something fails."""
 

@@ -121,6 +121,7 @@ class Rack:
         self.folder = folder
         self.noc = noc
         self.boxes: dict[str, Box] = {}
+        self._made = 0
         self._key = folder / "id"
         _done("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self._key))
         self.ssh_options = [
@@ -136,9 +137,10 @@ class Rack:
     @contextmanager
     def box(self, name: str, *more: str) -> Iterator[Box]:
         """A fresh one, up and answering. `more`: words for systemd-nspawn."""
-        number = len(self.boxes) + 1
+        self._made += 1
+        number = self._made
         address = f"10.77.{number}.2"
-        layer = self.folder / name
+        layer = self.folder / f"{number}-{name}"
         for part in ("upper", "work", "root"):
             (layer / part).mkdir(parents=True)
         root = layer / "root"
@@ -208,6 +210,7 @@ def _booted(name: str, at: Machine, root: Path, console: Path, more: tuple[str, 
     command = [
         "systemd-nspawn", "--quiet", "-D", str(root), "--boot", "--register=no", "--keep-unit", f"--machine={name}",
         f"--network-namespace-path=/proc/{at.pid}/ns/net", "--console=pipe", "--resolv-conf=off", "--timezone=off",
+        "--capability=CAP_NET_ADMIN,CAP_NET_RAW",
         *more,
     ]  # fmt: skip
     with console.open("wb") as log:

@@ -21,7 +21,7 @@ class CallbackModule(CallbackBase):
             file.write(json.dumps(line, default=str) + "\n")
 
     def _result(self, result: Any, **more: bool) -> None:
-        wanted = ("changed", "failed", "msg", "stderr", "stdout", "exception", "diff", "rc")
+        wanted = ("changed", "failed", "msg", "stderr", "stdout", "exception", "results", "diff", "rc")
         said = {key: value for key, value in result.result.items() if key in wanted}
         self._tell({"host": result.host.get_name(), "task": result.task.get_name(), "result": {**said, **more}})
 

@@ -41,11 +41,12 @@ test-racking: $(READY) ## Debian machines, made and booted here, set up by Ansib
 	@exec $(BIN)/pytest -m racking -n 2 --dist loadfile --timeout=900 tests/ansible $(ARGS)
 
 .PHONY: check
-check: $(READY) ## style, types and the direction of imports
+check: $(READY) ## style, types, the direction of imports, and what Ansible's linter says
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@cd ansible && PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint --offline -q --nocolor --profile production
 
 .PHONY: fix
 fix: $(READY) ## mend what ruff can mend, and format

@@ -15,7 +15,11 @@ settings.register_profile("house", deadline=None, derandomize=bool(os.environ.ge
 settings.load_profile("house")
 
 _LEFT_OUT = pytest.StashKey[list[str]]()
-_NEEDS = {"mounts": "tests of disks that fail", "networks": "tests of BGP between machines"}
+_NEEDS = {
+    "mounts": "tests of disks that fail",
+    "networks": "tests of BGP between machines",
+    "racking": "tests of whole machines",
+}
 """By mark; what the machine lacks for them says `lacking` in the module of that name in tests/doubles."""
 MAY_SKIP = os.environ.get("OCA_NO_SKIP", "0") in {"", "0"}
 

@@ -37,6 +37,11 @@ OFFERED: Final = (
 )  # fmt: skip
 """What roles may install."""
 ROOT: Final = Path(__file__).parents[2]
+_OWN_CARDS: Final = " && ".join(
+    ["mkdir /run/sysfs", "mount -t sysfs sysfs /run/sysfs"]
+    + [f"mount --bind /run/sysfs/{folder} /sys/{folder}" for folder in ("class/net", "devices/virtual/net")]
+)
+"""systemd-nspawn shows the cards of the network that it was started in: here the box sees its own."""
 PATIENCE: Final = 120.0
 _BUILD_PATIENCE: Final = 1500.0
 _PLAY_PATIENCE: Final = 600.0
@@ -120,6 +125,7 @@ class Rack:
     def __init__(self, folder: Path, noc: Machine) -> None:
         self.folder = folder
         self.noc = noc
+        noc.forward()
         self.boxes: dict[str, Box] = {}
         self._made = 0
         self._key = folder / "id"
@@ -146,6 +152,7 @@ class Rack:
         root = layer / "root"
         with machine() as at, contextlib.ExitStack() as stack:
             connect(self.noc, at, [f"10.77.{number}.1/24"], [f"{address}/24"])
+            at.route("default", f"10.77.{number}.1")
             below = base()
             options = f"lowerdir={below},upperdir={layer / 'upper'},workdir={layer / 'work'}"
             _done("mount", "-t", "overlay", "overlay", "-o", options, str(root))
@@ -157,6 +164,7 @@ class Rack:
             box = self.boxes[name] = Box(name, self, at, root, address)
             try:
                 box.wait_for("systemctl is-system-running | grep -qE 'running|degraded'")
+                box.run(_OWN_CARDS)
                 yield box
             except BaseException:
                 with contextlib.suppress(Exception):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from admin.demo.login import write_signing_key
 from tests.doubles.agents import Agent
 from tests.doubles.appliance import Appliance, free_port, wait_until
+from tests.doubles.authority import Authority
 from tests.doubles.origin import Origin
 from tests.doubles.s3 import S3Server, moto
 from tests.doubles.steering import SECRET, Replica, site
@@ -109,7 +110,10 @@ def _scraped(stack: ExitStack, folder: Path) -> Iterator[str]:
             "name_servers": [{"name": "ns.example"}],
         },
     )
+    pair = Authority(folder).sign("box", "pair.pem")
     box.start(
+        listen={"https": f"127.0.0.1:{box.tls_port}"},
+        certificate=[{"cert": pair, "key": pair}],
         steering={
             "urls": [f"http://127.0.0.1:{replica.fleet_port}"],
             "token_file": str(token),

@@ -265,6 +265,17 @@ CASES = [
         ),
     ),
     Case(
+        "CertificateEndsSoon",
+        90,
+        {"job": "oca", "instance": "box:9145", "listener": "https"},
+        *gauge(
+            "oca_certificate_end_timestamp_seconds",
+            {"job": "oca", "instance": "box:9145", "listener": "https"},
+            f"{10 * 86400}x100",
+            f"{30 * 86400}x100",
+        ),
+    ),
+    Case(
         "CertificateEnds",
         15,
         STEERING | {"listener": "public"},

@@ -1,5 +1,6 @@
 """Settings: what is misspelt or can't be meant stops the start, and the message says where and what is allowed."""
 
+import re
 import types
 import typing
 
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from oca.errors import SettingsError
 from oca.settings import (
     BindNetwork,
+    Listen,
     Scheme,
     Settings,
     Tier,
+    TlsVersion,
     pack_settings,
     parse_settings,
     read_settings,
@@ -64,7 +67,7 @@ def test_the_smallest_settings_are_enough():
         ("[http]\nmax_range = 3\n", 10, "http.max_range", ["unknown key", "max_ranges"]),
         ("[http]\n\n# max_range\nmax_range = 3\n", 12, "http.max_range", ["unknown key"]),
         (SECOND.replace("tier", "teir"), 11, "device.teir", ["unknown key", "path, tier, capacity"]),
-        ("[listen]\nworkers = 2\nport = 80\n", 11, "listen.port", ["http, control, workers"]),
+        ("[listen]\nworkers = 2\nport = 80\n", 11, "listen.port", ["http, https, fleet, control, workers"]),
         ("[origin.extra]\nx = 1\n", 3, "origin.extra", ["unknown key"]),
         # Wrong kinds and bounds.
         ("[listen]\nworkers = 0\n", 10, "listen.workers", [">= 1", "read 0"]),
@@ -305,6 +308,7 @@ def another(kind):
         Tier: Tier.HDD,
         Scheme: Scheme.HTTPS,
         BindNetwork: BindNetwork.SAME_FAMILY,
+        TlsVersion: TlsVersion.V1_3,
         bool: True,
         str: "other",
         int: 9,
@@ -343,3 +347,65 @@ def test_a_size_on_a_command_line_is_written_as_in_the_settings(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="Expected a size"):
         size_of(text)
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+CERTIFICATE = '[[certificate]]\ncert = "/etc/oca/tls/films.pem"\nkey = "/etc/oca/tls/films.key"\n'
+
+
+def listening(text):
+    return parse_settings(f"{GOOD_WITHOUT_LISTEN}\n[listen]\n{text}", "oca.toml").listen
+
+
+PORT = '[listen]\nhttps = "[::]:443"\n'
+
+GOOD_WITHOUT_LISTEN = """
+[appliance]
+id = "oca-1"
+[origin]
+url = "s3://films"
+[[certificate]]
+cert = "/etc/oca/tls/films.pem"
+key = "/etc/oca/tls/films.key"
+[[device]]
+path = "/srv/oca/nvme0"
+tier = "nvme"
+capacity = "1 TiB"
+"""
+
+
+def test_plain_http_is_served_unless_tls_is():
+    assert Listen().ports == {"http": "0.0.0.0:8080"}
+    assert listening('https = "[::]:443"').ports == {"https": "[::]:443"}
+    both = listening('https = "[::]:443"\nhttp = "[::]:80"\nfleet = "[::]:8443"')
+    assert both.ports == {"http": "[::]:80", "https": "[::]:443", "fleet": "[::]:8443"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD_WITHOUT_LISTEN, "certificate: is for listen.https, which is not given"),
+        (GOOD_WITHOUT_LISTEN + '[listen]\nhttps = "443"\n', "listen.https"),
+        (GOOD_WITHOUT_LISTEN.replace("/etc/oca/tls/films.key", "films.key") + PORT, "allowed: an absolute path"),
+        (GOOD_WITHOUT_LISTEN.replace(CERTIFICATE, "") + PORT, "needs a certificate"),
+    ],
+    ids=["no port", "no address", "no path", "no certificate"],
+)
+def test_tls_that_can_not_be_is_refused(text, words):
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        parse_settings(text, "oca.toml")
+
+
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        ('minimum = "1.1"', "minimum"),
+        ('ticket_rotation = "10 s"', "allowed: 1 min to 7 d, or 0 for no tickets"),
+        ('kernel = "yes"', "unknown key"),
+    ],
+    ids=["too old", "too often", "unknown"],
+)
+def test_of_tls_only_what_is_known_may_be_said(tls, words):
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        parse_settings(f'{GOOD_WITHOUT_LISTEN}\n[listen]\nhttps = "[::]:443"\n[tls]\n{tls}\n', "oca.toml")

@@ -30,6 +30,55 @@ class Cut(Exception):
         self.body = body
 
 
+class _Tls:
+    """TLS on memory, beside the socket: it can say that it sends no more while bytes are on their way here, which an
+    `SSLSocket` can't (its `unwrap` reads, and finds no goodbye).
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, name: str, session: ssl.SSLSession | None) -> None:
+        self._sock = sock
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.object = context.wrap_bio(self._in, self._out, server_hostname=name, session=session)
+        while True:
+            try:
+                self.object.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush()
+                self._take()
+            else:
+                self._flush()
+                return
+
+    def sendall(self, content: bytes) -> None:
+        self.object.write(content)
+        self._flush()
+
+    def recv(self, most: int) -> bytes:
+        while True:
+            try:
+                return self.object.read(most)
+            except ssl.SSLWantReadError:
+                self._take()
+            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+                return b""
+
+    def say_goodbye(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.object.unwrap()
+        self._flush()
+
+    def _take(self) -> None:
+        received = self._sock.recv(2**16)
+        if received:
+            self._in.write(received)
+        else:
+            self._in.write_eof()
+
+    def _flush(self) -> None:
+        if self._out.pending:
+            self._sock.sendall(self._out.read())
+
+
 class Wire:
     """One connection. Also a context manager."""
 
@@ -48,8 +97,7 @@ class Wire:
         self._sock.settimeout(_PATIENCE)
         try:
             self._sock.connect(("127.0.0.1", port))
-            if tls is not None:
-                self._sock = tls.wrap_socket(self._sock, server_hostname=name, session=session)
+            self._tls = None if tls is None else _Tls(self._sock, tls, name, session)
         except OSError:
             self._sock.close()
             raise
@@ -65,22 +113,27 @@ class Wire:
         self._sock.close()
 
     def send(self, content: bytes) -> None:
-        self._sock.sendall(content)
+        if self._tls is None:
+            self._sock.sendall(content)
+        else:
+            self._tls.sendall(content)
 
     def half_close(self) -> None:
         """Send no more; go on reading."""
-        if not isinstance(self._sock, ssl.SSLSocket):
+        if self._tls is None:
             self._sock.shutdown(socket.SHUT_WR)
-            return
-        self._sock.setblocking(False)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._sock.unwrap()  # It would wait for the other side's word as well.
-        self._sock.settimeout(_PATIENCE)
+        else:
+            self._tls.say_goodbye()
 
     @property
-    def tls(self) -> ssl.SSLSocket:
-        assert isinstance(self._sock, ssl.SSLSocket)
-        return self._sock
+    def tls(self) -> ssl.SSLObject:
+        assert self._tls is not None
+        return self._tls.object
+
+    @property
+    def port(self) -> int:
+        """Of this end."""
+        return self._sock.getsockname()[1]
 
     def ask(self, target: str, method: str = "GET", version: str = "1.1", **headers: str) -> None:
         """Send one well-formed request. Header names are written with underscores."""
@@ -143,11 +196,11 @@ class Wire:
             return False
         self._sock.setblocking(False)
         try:
-            if isinstance(self._sock, ssl.SSLSocket):
-                self._buffer += self._sock.recv(1)
+            if self._tls is not None:
+                self._buffer += self._tls.recv(1)
             else:
                 self._sock.recv(1, socket.MSG_PEEK)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except BlockingIOError:
             return True
         except ConnectionError:
             return False
@@ -168,6 +221,6 @@ class Wire:
 
     def _receive(self, most: int) -> bytes:
         try:
-            return self._sock.recv(most)
-        except (ConnectionResetError, BrokenPipeError, ssl.SSLZeroReturnError):
+            return self._sock.recv(most) if self._tls is None else self._tls.recv(most)
+        except (ConnectionResetError, BrokenPipeError):
             return b""

@@ -206,7 +206,7 @@ def test_a_ticket_of_one_worker_is_honoured_by_the_other(secure):
 
 def _worker_of(appliance, wire):
     """Which worker has the other end of a connection."""
-    here, there = f":{appliance.tls_port:04X}", f":{wire.tls.getsockname()[1]:04X}"
+    here, there = f":{appliance.tls_port:04X}", f":{wire.port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     (inode,) = {row[9] for row in rows if row[1].endswith(here) and row[2].endswith(there)}
     for pid in appliance.worker_pids:
@@ -370,12 +370,8 @@ def fleet(module_appliance, origin, tmp_path_factory):
         enrolled.get("/none", enrolled.context("lis-1"))
     enrolled.enrol()
 
-    def is_in():
-        with contextlib.suppress(ssl.SSLError):
-            return enrolled.get("/none", enrolled.context("lis-1")).status == 404
-        return False
-
-    wait_until(is_in, "it lets appliances in")
+    let_in = "lets appliances in by their certificates"
+    wait_until(lambda: one.log.read_text().count(let_in) == 2, "both workers let appliances in")
     return enrolled
 
 
@@ -419,8 +415,15 @@ def test_a_revoked_certificate_is_not_believed_any_more_and_a_newer_one_is(fleet
         fleet.revoke(**{"lis-2": time.time() - 3600})
         # A connection that is open ends too.
         kept.wait_closed()
-    with pytest.raises((ssl.SSLError, ConnectionError, Cut)):
-        fleet.get(path, before)
+
+    def is_refused():
+        with contextlib.suppress(ssl.SSLError, ConnectionError, Cut):
+            fleet.get(path, before)
+            return False
+        return True
+
+    # Each worker looks for itself.
+    wait_until(lambda: all(is_refused() for _ in range(16)), "both workers refuse it")
     after = fleet.context("lis-2", begins=now - dt.timedelta(minutes=5))
     assert fleet.get(path, after).body == content
     assert fleet.get(path, fleet.context("lis-3")).body == content

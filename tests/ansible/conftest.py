@@ -1,5 +1,6 @@
 """The wheel houses of two versions, a rack for a module's boxes, and what stands beside them at the NOC."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -20,13 +21,21 @@ OLD, NEW = "0.1.0", "0.1.1"
 @pytest.fixture(scope="session")
 def dists(tmp_path_factory):
     """By version, what `make dist` makes. Who works on roles keeps them from run to run: OCA_DISTS=/a/folder."""
-    folder = Path(os.environ.get("OCA_DISTS") or tmp_path_factory.mktemp("dists"))
-    for version in (OLD, NEW):
-        if (folder / version).exists():
-            continue
-        command = [sys.executable, ROOT / "systemd" / "dist", "--out", folder / version, "--version", version]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path_factory.getbasetemp()
+    # Workers of one run (xdist) have it in common, beside their own folders.
+    run = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run
+    folder = Path(os.environ.get("OCA_DISTS") or run / "dists")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for version in (OLD, NEW):
+            if (folder / version).exists():
+                continue
+            new = folder / f"{version}.new"
+            command = [sys.executable, ROOT / "systemd" / "dist", "--out", new, "--version", version]
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+            assert done.returncode == 0, done.stderr[-3000:]
+            new.rename(folder / version)
     return {version: folder / version for version in (OLD, NEW)}
 
 
